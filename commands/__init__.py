@@ -1,0 +1,1 @@
+"""What operators type: the `drp` command, a module a group of subcommands; thin, the work is done elsewhere."""

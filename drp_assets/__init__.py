@@ -1,0 +1,1 @@
+"""What exists, as Dagster sees it: definitions, assets, partitions, checks and automation."""

@@ -1,0 +1,1 @@
+"""What starts work: arrivals, readiness, failures; thin."""
