@@ -1,0 +1,125 @@
+"""The site profile: everything that differs between a laptop, Lancaster, RAL and USDF, in one file.
+
+Belongs here: the frozen models of ``deploy/sites/<site>.yaml`` and reading them. Doesn't: opening what they name (the
+other modules of `resources`), or anything about a release (`planning.release`).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from resources.documents import Document, read_document
+from resources.errors import Rejected
+
+PROFILE_VARIABLE = "DRP_SITE"
+"""The environment variable that names the site profile's file."""
+
+
+class ButlerSettings(Document):
+    """The site's Data Butler."""
+
+    repository: str = Field(description="URI of the repository's folder or configuration file")
+    registry: str | None = Field(None, description="SQLAlchemy URL for a new repository; none: SQLite inside it")
+    datastore: str | None = Field(None, description="root of a new repository's files; none: inside the repository")
+
+
+class TlsSettings(Document):
+    """Client side of mTLS: PEM files, named here, never their content."""
+
+    ca: Path
+    certificate: Path
+    key: Path
+
+
+class KafkaSettings(Document):
+    """The cluster that the site's messages arrive in."""
+
+    bootstrap: str | None = Field(None, description="host:port[,…]; none: the address is read from `address_file`")
+    address_file: Path | None = Field(None, description="a file that holds the address, for clusters that choose a port")
+    tls: TlsSettings | None = None
+    client_id: str = "drp"
+
+
+class PathRule(Document):
+    """A prefix of announced URLs, and where those files are seen from here."""
+
+    announced: str
+    local: str
+
+
+class ArrivalSettings(Document):
+    """How messages become datasets."""
+
+    topics: str = Field(description="regular expression of the topics to read, such as ^(usdf\\.)?LANCS-.*")
+    group: str = Field("drp-arrivals", description="consumer group whose offsets are written for lag displays only")
+    paths: tuple[PathRule, ...] = Field(min_length=1)
+    instrument: str = Field(description="import path of the Instrument class")
+    calibration_collection: str | None = Field(None, description="where calibration products are certified on arrival")
+    register_dataset_types: bool = Field(True, description="register a product's dataset type when it is unknown")
+    verify: Literal["always", "sample", "size"] = "always"
+    batch_messages: Annotated[int, Field(gt=0)] = 10_000
+    batch_bytes: Annotated[int, Field(gt=0)] = 64 * 2**20
+    batch_age_s: Annotated[float, Field(gt=0)] = 5.0
+    ingest_batch: Annotated[int, Field(gt=0)] = 1_000
+    quiescent_s: Annotated[float, Field(ge=0)] = Field(
+        60.0, description="a day_obs is ready when complete and nothing of it has arrived for this long"
+    )
+
+
+class WmsSettings(Document):
+    """The site's batch system, as BPS reaches it."""
+
+    service: str = Field(description="import path of the BaseWmsService")
+    compute_site: str = "local"
+    poll_s: Annotated[float, Field(gt=0)] = 30.0
+    bps: Mapping[str, Any] = Field(default_factory=dict, description="BPS settings that hold for every submission here")
+
+
+class Site(Document):
+    """A place where releases are made."""
+
+    name: str
+    state: Path = Field(description="folder of submissions, graphs, logs, figures and reports")
+    butler: ButlerSettings
+    ledger: str = Field(description="SQLAlchemy URL of the arrivals' ledger")
+    kafka: KafkaSettings
+    arrivals: ArrivalSettings
+    wms: WmsSettings
+
+    @property
+    def submissions(self) -> Path:
+        """Where each submission's graph, BPS files and logs live."""
+        return self.state / "submissions"
+
+    @property
+    def reports(self) -> Path:
+        """Where figures and reports are written."""
+        return self.state / "reports"
+
+
+def read_site(path: Path | None = None) -> Site:
+    """Read a site profile.
+
+    Parameters
+    ----------
+    path
+        The file; by default the one that the environment variable ``DRP_SITE`` names.
+
+    Raises
+    ------
+    resources.errors.Rejected
+        No profile is named, or the file is wrong: one line names file, key and remedy.
+    """
+    if path is None:
+        named = os.environ.get(PROFILE_VARIABLE)
+        if not named:
+            raise Rejected(
+                "no site profile is named", PROFILE_VARIABLE, f"export {PROFILE_VARIABLE}=deploy/sites/<site>.yaml"
+            )
+        path = Path(named)
+    return read_document(path, Site)
