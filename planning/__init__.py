@@ -1,1 +1,1 @@
-"""What has to be done: releases, pipelines, partitions, groups, completeness; pure functions of values, no Dagster, no services."""
+"""What has to be done: releases, pipelines, partitions, groups; pure functions of values, no Dagster, no services."""

@@ -1,9 +1,9 @@
 """The pipeline's steps: what each makes, from what, and how its work is divided.
 
-Belongs here: reading a pipeline's ``steps:`` and its graph into a plan of frozen values, and that plan as a file. Doesn't:
-assets (`drp_assets`), quantum graphs (`launchers.graph`). Nothing of a plan is a list kept by hand: it is built from the
-pipeline where its task classes can be imported, read from an exported file where they can't, and with neither it says
-no more than the pipeline's own list of steps.
+Belongs here: reading a pipeline's ``steps:`` and its graph into a plan of frozen values, and that plan as a file.
+Doesn't: assets (`drp_assets`), quantum graphs (`launchers.graph`). Nothing of a plan is kept by hand: it is built from
+the pipeline where its task classes can be imported, read from an exported file where they can't, and with neither it
+says no more than the pipeline's own list of steps.
 """
 
 from __future__ import annotations
@@ -111,9 +111,7 @@ class PipelinePlan(Document):
         for step in self.steps:
             if name in (step.label, step.short):
                 return step
-        raise Rejected(
-            f"no step {name!r}", self.pipeline, f"its steps: {', '.join(step.label for step in self.steps)}"
-        )
+        raise Rejected(f"no step {name!r}", self.pipeline, f"its steps: {', '.join(step.label for step in self.steps)}")
 
     def producer(self, dataset_type: str) -> Step | None:
         """Give the step that makes a dataset type, if one does.

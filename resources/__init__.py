@@ -1,1 +1,1 @@
-"""What we talk to: the site profile, the Butler, databases, Kafka, Dagster's bulk events; connections and nothing more."""
+"""What we talk to: site profile, Butler, databases, Kafka, Dagster's bulk events; connections and nothing more."""

@@ -11,7 +11,7 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -27,10 +27,7 @@ class Document(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-D = TypeVar("D", bound=Document)
-
-
-def read_document(path: Path, model: type[D]) -> D:
+def read_document[D: Document](path: Path, model: type[D]) -> D:
     """Read a YAML file as a model.
 
     Parameters
@@ -56,7 +53,9 @@ def read_document(path: Path, model: type[D]) -> D:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f" line {mark.line + 1}" if mark else ""
-        raise Rejected(f"is not YAML: {getattr(error, 'problem', error)}", f"{path}{line}", "mend the syntax") from error
+        raise Rejected(
+            f"is not YAML: {getattr(error, 'problem', error)}", f"{path}{line}", "mend the syntax"
+        ) from error
     if not isinstance(content, dict):
         raise Rejected("holds no keys", str(path), f"it needs at least {', '.join(_required(model))}")
     content = _expand(content, path)

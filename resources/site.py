@@ -40,7 +40,7 @@ class KafkaSettings(Document):
     """The cluster that the site's messages arrive in."""
 
     bootstrap: str | None = Field(None, description="host:port[,…]; none: the address is read from `address_file`")
-    address_file: Path | None = Field(None, description="a file that holds the address, for clusters that choose a port")
+    address_file: Path | None = Field(None, description="file with the address, for clusters that choose a port")
     tls: TlsSettings | None = None
     client_id: str = "drp"
 

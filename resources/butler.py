@@ -1,0 +1,94 @@
+"""The site's Data Butler: opening it, and making a new repository.
+
+Belongs here: the one place that opens a Butler or makes a repository. Doesn't: what is put into it (`arrivals`,
+`launchers`), or the names of a release's collections (`planning.release`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from resources.errors import SiteFault
+
+if TYPE_CHECKING:
+    from lsst.daf.butler import Butler
+
+    from resources.site import ButlerSettings
+
+
+def open_butler(settings: ButlerSettings, *, writeable: bool = False) -> Butler:
+    """Open the site's Butler.
+
+    Parameters
+    ----------
+    settings
+        The site profile's `butler`.
+    writeable
+        Whether datasets and collections will be written.
+
+    Raises
+    ------
+    resources.errors.SiteFault
+        The repository isn't there or its database doesn't answer.
+    """
+    from lsst.daf.butler import Butler
+    from sqlalchemy.exc import OperationalError
+
+    try:
+        return Butler.from_config(settings.repository, writeable=writeable)
+    except FileNotFoundError as error:
+        raise SiteFault("no Butler repository", settings.repository, "make it with `drp site prepare`") from error
+    except OperationalError as error:
+        cause = str(error.orig).splitlines()[0]
+        raise SiteFault(f"the registry doesn't answer: {cause}", settings.repository, "see `drp doctor`") from error
+
+
+def make_repository(settings: ButlerSettings) -> bool:
+    """Make the site's repository, unless it is there.
+
+    Parameters
+    ----------
+    settings
+        The site profile's `butler`.
+
+    Returns
+    -------
+    made
+        Whether it was made now.
+    """
+    from lsst.daf.butler import Butler, Config
+    from lsst.resources import ResourcePath
+
+    root = ResourcePath(settings.repository, forceDirectory=True)
+    if root.join("butler.yaml").exists():
+        return False
+    config = Config()
+    if settings.registry:
+        config["registry", "db"] = settings.registry
+    if settings.datastore:
+        config["datastore", "root"] = settings.datastore
+    if root.isLocal:
+        Path(root.ospath).parent.mkdir(parents=True, exist_ok=True)
+    Butler.makeRepo(root, config=config, forceConfigRoot=settings.datastore is None)
+    return True
+
+
+def redefine_chain(butler: Butler, chain: str, children: Iterable[str]) -> None:
+    """Make a CHAINED collection hold exactly these, in this order; collections that don't exist yet are left out.
+
+    Parameters
+    ----------
+    butler
+        Writeable.
+    chain
+        The collection's name; made when missing.
+    children
+        Names of collections.
+    """
+    from lsst.daf.butler import CollectionType
+
+    butler.collections.register(chain, CollectionType.CHAINED)
+    known = set(butler.collections.query("*"))
+    butler.collections.redefine_chain(chain, [name for name in children if name in known])
