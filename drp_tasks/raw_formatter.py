@@ -1,10 +1,10 @@
 """Raws on disk: how the Butler reads one, and what its header alone tells.
 
-A raw is a FITS file with everything that can be known without pixels in its primary header (identity, times, pointing, the
-telescope's own idea of the WCS, the data section) and one image extension of unsigned 16-bit adu: the light-sensitive columns,
-then the overscan. In memory it is an `lsst.images.Image` (storage class ``ImageV2``): float32 adu, overscan included, the header's
-cards in ``metadata``, and the header's WCS, good to a few pixels, as its ``sky_projection``. Gain and read noise are constants of
-the camera.
+A raw is a FITS file with everything that can be known without pixels in its primary header (identity, times,
+pointing, the telescope's own idea of the WCS, the data section) and one image extension of unsigned 16-bit adu: the
+light-sensitive columns, then the overscan. In memory it is an `lsst.images.Image` (storage class ``ImageV2``):
+float32 adu, overscan included, the header's cards in ``metadata``, and the header's WCS, good to a few pixels, as
+its ``sky_projection``. Gain and read noise are constants of the camera.
 
 Belongs here: reading raws and their headers, and the dimension records that a header implies.
 Doesn't: writing raws (`simulator.header`), ingesting them (`arrivals`), or removing the instrument's signature

@@ -1,7 +1,7 @@
 """The sky cut into tracts and patches, without ``lsst.skymap``.
 
-A tract is a square in a tangent plane, its pixels numbered from the lower left; a patch is a square of it, known by its inner
-box (the inner boxes tile the tract) and its outer box (grown by the border, cut at the tract's edge).
+A tract is a square in a tangent plane, its pixels numbered from the lower left; a patch is a square of it, known by
+its inner box (the inner boxes tile the tract) and its outer box (grown by the border, cut at the tract's edge).
 
 Belongs here: the geometry of a skymap, and its registration in a Butler. Doesn't: images on it (`drp_tasks.make_warp`).
 """
