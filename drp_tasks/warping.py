@@ -8,11 +8,14 @@ coordinates of its frame; an array whose first pixel isn't at (0, 0) of that fra
 open.
 """
 
-from dataclasses import dataclass
+from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import lsst.images as li
 import numpy as np
 from astropy.wcs import WCS
-from lsst.images import Box
 from numpy.typing import NDArray
 from scipy.interpolate import RectBivariateSpline
 from scipy.ndimage import gaussian_filter
@@ -23,6 +26,46 @@ _TABLE_STEPS = 4096
 _GRID_STEP_PX = 32
 _BLOCK_PIXELS = 32768
 _FILL_SIGMA_PX = 1.2
+
+
+class Box(NamedTuple):
+    """A half-open box of pixels in absolute coordinates of a frame."""
+
+    x_start: int
+    y_start: int
+    x_stop: int
+    y_stop: int
+
+    @classmethod
+    def of(cls, bbox: li.Box) -> Box:
+        """Take over the bounding box of an image."""
+        return cls(bbox.x.start, bbox.y.start, bbox.x.stop, bbox.y.stop)
+
+    @property
+    def bbox(self) -> li.Box:
+        """The same as a bounding box, to read a part of an image with."""
+        return li.Box.factory[self.y_start : self.y_stop, self.x_start : self.x_stop]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Shape (rows, columns) of an array that covers the box."""
+        return max(self.y_stop - self.y_start, 0), max(self.x_stop - self.x_start, 0)
+
+    def intersection(self, other: Box) -> Box:
+        """Return the box of the pixels that are in both; its shape has a zero where there are none."""
+        return Box(
+            max(self.x_start, other.x_start),
+            max(self.y_start, other.y_start),
+            min(self.x_stop, other.x_stop),
+            min(self.y_stop, other.y_stop),
+        )
+
+    def slices_within(self, outer: Box) -> tuple[slice, slice]:
+        """Return the slices (rows, columns) of this box in an array that covers `outer`."""
+        return (
+            slice(self.y_start - outer.y_start, self.y_stop - outer.y_start),
+            slice(self.x_start - outer.x_start, self.x_stop - outer.x_start),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,11 +123,11 @@ def map_pixels(
     start_xy
         Coordinates, in the input's frame, of the input array's first pixel.
     """
-    x_start, y_start, x_stop, y_stop = box_xy
-    ny, nx = y_stop - y_start, x_stop - x_start
+    box = Box(*box_xy)
+    ny, nx = box.shape
     grid_x = np.linspace(0, nx - 1, max(4, -(-nx // _GRID_STEP_PX) + 1))
     grid_y = np.linspace(0, ny - 1, max(4, -(-ny // _GRID_STEP_PX) + 1))
-    mesh_x, mesh_y = np.meshgrid(grid_x + x_start, grid_y + y_start)
+    mesh_x, mesh_y = np.meshgrid(grid_x + box.x_start, grid_y + box.y_start)
     ra, dec = wcs_out.all_pix2world(mesh_x.ravel(), mesh_y.ravel(), 0)
     found_x, found_y = wcs_in.all_world2pix(ra, dec, 0, quiet=True)
     spline_x = RectBivariateSpline(grid_y, grid_x, (found_x - start_xy[0]).reshape(mesh_x.shape))
@@ -222,6 +265,9 @@ def footprint_box(
     y = np.concatenate([np.full(5, -0.5), np.full(5, 0.5), along, along]) * height + (height - 1) / 2 + start_xy[1]
     ra, dec = wcs_in.all_pix2world(x, y, 0)
     found_x, found_y = wcs_out.all_world2pix(ra, dec, 0, quiet=True)
-    return Box.from_float_bounds(
-        x_min=found_x.min(), x_max=found_x.max(), y_min=found_y.min(), y_max=found_y.max()
-    ).padded(margin)
+    return Box(
+        int(np.floor(found_x.min())) - margin,
+        int(np.floor(found_y.min())) - margin,
+        int(np.ceil(found_x.max())) + margin + 1,
+        int(np.ceil(found_y.max())) + margin + 1,
+    )

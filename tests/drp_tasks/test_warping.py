@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from astropy.wcs import WCS
 
-from drp_tasks.warping import footprint_box, lanczos, map_pixels, touched, warp
+from drp_tasks.warping import Box, footprint_box, lanczos, map_pixels, touched, warp
 
 SIZE = 160
 SIGMA = 1.9
@@ -117,13 +117,14 @@ def test_a_cut_out_of_the_input_gives_the_same_pixels_as_the_whole():
 
 def test_the_footprint_box_holds_every_pixel_that_the_warp_fills():
     wcs_in = INPUTS["rotated"]
-    inside = lanczos(np.ones((SIZE, SIZE)), map_pixels(wcs_in, OUTPUT, (-60, -60, SIZE + 60, SIZE + 60)))[1]
+    outer = Box(-60, -60, SIZE + 60, SIZE + 60)
+    inside = lanczos(np.ones((SIZE, SIZE)), map_pixels(wcs_in, OUTPUT, outer))[1]
     rows, columns = np.nonzero(inside)
     box = footprint_box(wcs_in, (SIZE, SIZE), OUTPUT, margin=0)
-    assert box.x.min <= columns.min() - 60
-    assert columns.max() - 60 <= box.x.max
-    assert box.y.min <= rows.min() - 60
-    assert rows.max() - 60 <= box.y.max
+    assert box.x_start - outer.x_start <= columns.min()
+    assert columns.max() < box.x_stop - outer.x_start
+    assert box.y_start - outer.y_start <= rows.min()
+    assert rows.max() < box.y_stop - outer.y_start
 
 
 def test_a_plane_is_carried_to_where_its_pixel_went():
