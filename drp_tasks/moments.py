@@ -1,0 +1,69 @@
+"""Sizes and shapes of stars and of PSFs, by the same adaptive moments, so that they can be compared.
+
+Belongs here: moments of stamps cut from an image or made from a PSF.
+Doesn't: what follows from their difference (`drp_tasks.calibration_metrics`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import galsim
+import numpy as np
+
+from drp_tasks.psf import PolynomialPsf
+
+
+@dataclass(frozen=True, eq=False)
+class Moments:
+    """Adaptive moments, arrays (n,); NaN where they don't converge.
+
+    Parameters
+    ----------
+    size
+        Sigma of the best-fitting elliptical Gaussian, det(M)^(1/4), pixels.
+    e1, e2
+        Distortion (a² - b²) / (a² + b²) along the axes and along the diagonal.
+    """
+
+    size: np.ndarray
+    e1: np.ndarray
+    e2: np.ndarray
+
+
+def stamp_moments(stamps: np.ndarray) -> Moments:
+    """Measure stamps (n, side, side) by the adaptive moments of Bernstein & Jarvis (2002), as galsim.hsm does."""
+    rows = np.full((3, len(stamps)), np.nan)
+    for index, stamp in enumerate(stamps):
+        try:
+            found = galsim.hsm.FindAdaptiveMom(galsim.Image(np.ascontiguousarray(stamp, np.float64)))
+        except galsim.GalSimHSMError:
+            continue
+        rows[:, index] = found.moments_sigma, found.observed_shape.e1, found.observed_shape.e2
+    return Moments(*rows)
+
+
+def star_moments(
+    image: np.ndarray, x: np.ndarray, y: np.ndarray, *, half: int = 12, start_xy: tuple[int, int] = (0, 0)
+) -> Moments:
+    """Measure sources at absolute positions x, y (n,) on a background-subtracted image; NaN too near the edge."""
+    ny, nx = image.shape
+    column, row = np.rint(x).astype(int) - start_xy[0], np.rint(y).astype(int) - start_xy[1]
+    inside = np.flatnonzero((column >= half) & (row >= half) & (column + half < nx) & (row + half < ny))
+    offsets = np.arange(-half, half + 1)
+    stamps = image[row[inside, None, None] + offsets[:, None], column[inside, None, None] + offsets]
+    rows = np.full((3, len(column)), np.nan)
+    measured = stamp_moments(stamps)
+    rows[:, inside] = measured.size, measured.e1, measured.e2
+    return Moments(*rows)
+
+
+def psf_moments(psf: PolynomialPsf, x: np.ndarray, y: np.ndarray) -> Moments:
+    """Measure the PSF at places x, y (n,), with the sub-pixel phase that a star there would have."""
+    return stamp_moments(psf.stamps_at(np.asarray(x, np.float64), np.asarray(y, np.float64)))
+
+
+def effective_fwhm(psf_image: np.ndarray) -> float:
+    """Return the width in pixels of the Gaussian with the same noise-equivalent area as a PSF (LSE-40, FWHM_eff)."""
+    unit = psf_image / psf_image.sum()
+    return float(np.sqrt(1 / (unit**2).sum() / 2.266))
