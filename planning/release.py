@@ -111,6 +111,7 @@ class Release(Document):
     plan: Path | None = Field(None, description="exported plan of a pipeline whose tasks can't be imported here")
     instrument: str
     skymap: str
+    bands: tuple[str, ...] = Field(min_length=1)
     tracts: tuple[int, ...] = Field((), description="this site's share of the sky; none: every tract of the skymap")
     inputs: InputSelection
     input_collections: tuple[str, ...] = Field(description="calibrations, reference catalogues, skymaps …")

@@ -90,6 +90,7 @@ class Site(Document):
     kafka: KafkaSettings
     arrivals: ArrivalSettings
     wms: WmsSettings
+    reports_url: str | None = Field(None, description="where the reports folder is served; none: paths are shown")
 
     @property
     def submissions(self) -> Path:

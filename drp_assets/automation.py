@@ -1,0 +1,176 @@
+"""When a partition runs by itself: all it needs is there, has passed its blocking checks, and overlaps it on the sky.
+
+Belongs here: the automation conditions and what they ask the Butler. Doesn't: starting work on messages (`sensors`), or
+the rule itself where no Dagster is needed (`planning.partitions.ready`).
+"""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Mapping
+from typing import Any
+
+import dagster as dg
+
+from drp_assets.keys import inputs_key
+from planning.partitions import ready
+from planning.pipeline import Sharding, Step
+from planning.release import Release
+from resources.butler import open_butler
+from resources.site import Site
+
+_REMEMBERED_S = 5.0
+"""How long an answer of the Butler's about overlaps is taken for granted."""
+
+
+class SkyOverlap:
+    """Which day_obs and tracts of a release overlap, as the Butler's visits say.
+
+    Parameters
+    ----------
+    site, release
+        Where to ask, and about what.
+    """
+
+    def __init__(self, site: Site, release: Release) -> None:
+        self._site = site
+        self._release = release
+        self._asked_at = -_REMEMBERED_S
+        self._pairs: frozenset[tuple[str, str]] = frozenset()
+
+    def pairs(self) -> frozenset[tuple[str, str]]:
+        """Give every (day_obs, tract) that a visit of the release's range connects."""
+        if time.monotonic() - self._asked_at >= _REMEMBERED_S:
+            self._pairs = self._ask()
+            self._asked_at = time.monotonic()
+        return self._pairs
+
+    def needs(self, sharding: Sharding) -> Mapping[str, frozenset[str]]:
+        """Give, for each partition of one sharding, the overlapping ones of the other.
+
+        Parameters
+        ----------
+        sharding
+            Of the partitions that are asked about.
+        """
+        found: dict[str, set[str]] = defaultdict(set)
+        for day_obs, tract in self.pairs():
+            if sharding is Sharding.TRACT:
+                found[tract].add(day_obs)
+            else:
+                found[day_obs].add(tract)
+        return {key: frozenset(others) for key, others in found.items()}
+
+    def _ask(self) -> frozenset[tuple[str, str]]:
+        release = self._release
+        butler = open_butler(self._site.butler)
+        with butler.query() as query:
+            rows = (
+                query.join_dimensions(["visit", "tract"])
+                .where(
+                    "day_obs >= first_day AND day_obs <= last_day",
+                    instrument=release.instrument,
+                    skymap=release.skymap,
+                    bind={"first_day": release.inputs.first_day_obs, "last_day": release.inputs.last_day_obs},
+                )
+                .data_ids(["visit", "tract"])
+            )
+            pairs = {(str(row["day_obs"]), str(row["tract"])) for row in rows}
+        return frozenset(p for p in pairs if not release.tracts or int(p[1]) in release.tracts)
+
+
+class OverlapDone(dg.AutomationCondition):
+    """True for partitions whose overlapping partitions, in the step they depend on, are all done.
+
+    Parameters
+    ----------
+    overlap
+        Knows what overlaps.
+    upstream
+        An asset of the step depended on, whose partitions are of the other sharding.
+    inputs
+        The release's inputs: until they have come for every day_obs, what overlaps isn't known.
+    sharding
+        Of the partitions that wait.
+    """
+
+    def __init__(self, overlap: SkyOverlap, upstream: dg.AssetKey, inputs: dg.AssetKey, sharding: Sharding) -> None:
+        self._overlap = overlap
+        self._upstream = upstream
+        self._inputs = inputs
+        self._sharding = sharding
+
+    @property
+    def name(self) -> str:
+        """Say what is waited for, in the UI's words."""
+        return f"overlapping partitions of {self._upstream.to_user_string()} are done"
+
+    @property
+    def description(self) -> str:
+        """Say it in the evaluation's table too."""
+        return self.name
+
+    async def evaluate(self, context: dg.AutomationContext) -> dg.AutomationResult:  # type: ignore[override]
+        """Evaluate the candidates.
+
+        Parameters
+        ----------
+        context
+            Gives the candidates and the instance's view of what is materialised.
+        """
+        view = context.asset_graph_view
+        come = await view.compute_materialized_asset_subset(self._inputs)
+        done = await view.compute_materialized_asset_subset(self._upstream)
+        wanted = context.candidate_subset.expensively_compute_partition_keys()
+        runnable: frozenset[str] = frozenset()
+        if wanted and come == view.get_full_subset(key=self._inputs):
+            done_keys = frozenset(done.expensively_compute_partition_keys())
+            runnable = ready(wanted, self._overlap.needs(self._sharding), done_keys)
+        subset = view.get_asset_subset_from_asset_partitions(
+            context.key, {dg.AssetKeyPartitionKey(context.key, key) for key in runnable}
+        )
+        return dg.AutomationResult(context, subset)
+
+
+def when_ready() -> dg.AutomationCondition[Any]:
+    """Give the condition of what depends on partitions of its own kind, or on all of them."""
+    condition = dg.AutomationCondition
+    wanted = (condition.missing() & ~condition.execution_failed()) | condition.any_deps_updated().since_last_handled()
+    return (
+        wanted
+        & ~condition.any_deps_missing()
+        & ~condition.any_deps_in_progress()
+        & ~condition.in_progress()
+        & condition.all_deps_blocking_checks_passed()
+    )
+
+
+def when_overlap_ready(
+    site: Site, release: Release, step: Step, crossing: dict[dg.AssetKey, Step]
+) -> dg.AutomationCondition[Any]:
+    """Give the condition of a step that depends on partitions of the other sharding.
+
+    Parameters
+    ----------
+    site, release
+        Where to ask what overlaps.
+    step
+        The step that waits.
+    crossing
+        One asset of each upstream step whose partitions are of the other sharding.
+    """
+    overlap = SkyOverlap(site, release)
+    condition = dg.AutomationCondition
+    elsewhere = dg.AssetSelection.assets(*crossing)
+    wanted = (condition.missing() & ~condition.execution_failed()) | condition.any_deps_updated().since_last_handled()
+    whole = (
+        wanted
+        & ~condition.any_deps_missing().ignore(elsewhere)
+        & ~condition.any_deps_in_progress()
+        & ~condition.in_progress()
+        & condition.all_deps_blocking_checks_passed()
+    )
+    for key in crossing:
+        whole = whole & OverlapDone(overlap, key, inputs_key(release), step.sharding)
+    return whole

@@ -1,0 +1,84 @@
+"""How assets tell Dagster what happened, one way for all: an event a partition, also in a run over a range of them.
+
+Belongs here: writing materialisations and check evaluations from inside a run. Doesn't: what they say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import dagster as dg
+
+
+def log_materialization(
+    context: dg.AssetExecutionContext, key: dg.AssetKey, partition: str | None, metadata: Mapping[str, Any]
+) -> None:
+    """Record that a partition of an asset exists now.
+
+    Parameters
+    ----------
+    context
+        The run's.
+    key
+        The asset.
+    partition
+        Its partition; None where it has none.
+    metadata
+        Keys stay the same from run to run, so that the UI can plot them.
+    """
+    context.log_event(dg.AssetMaterialization(key, partition=partition, metadata=dict(metadata)))
+
+
+def log_check(
+    context: dg.AssetExecutionContext,
+    key: dg.AssetKey,
+    name: str,
+    partition: str | None,
+    *,
+    passed: bool,
+    metadata: Mapping[str, Any],
+    severity: dg.AssetCheckSeverity = dg.AssetCheckSeverity.ERROR,
+    description: str | None = None,
+) -> None:
+    """Record what a check found in a partition of an asset.
+
+    Parameters
+    ----------
+    context
+        The run's.
+    key, name
+        The asset and its check.
+    partition
+        Its partition; None where it has none.
+    passed
+        The finding.
+    metadata
+        As for materialisations.
+    severity
+        Of a finding that isn't good.
+    description
+        One line.
+    """
+    context.log_event(
+        dg.AssetCheckEvaluation(
+            asset_key=key,
+            check_name=name,
+            passed=passed,
+            metadata=dict(metadata),
+            severity=severity,
+            partition=partition,
+            description=description,
+        )
+    )
+
+
+def output_for(check: dg.AssetCheckKey) -> dg.Output[None]:
+    """Give what an op has to yield for a check whose evaluations it has logged itself.
+
+    Parameters
+    ----------
+    check
+        One of the op's checks.
+    """
+    return dg.Output(None, output_name=f"{check.asset_key.to_python_identifier()}_{check.name}")

@@ -1,0 +1,170 @@
+"""What came of a submission, as materialisations, checks and a table of what failed.
+
+Belongs here: turning an `Outcome` into Dagster's events, partial success included. Doesn't: finding out what happened
+(`launchers.outcome`), or the science's metrics (`drp_assets.scorecard`).
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from drp_assets.events import log_check, log_materialization
+from drp_assets.keys import COMPLETE, ProductAsset
+from launchers.outcome import Outcome, QuantumFailure
+from planning.release import Release
+from resources.site import Site
+from validation.counts import Severity, check_counts
+
+_SHOWN_FAILURES = 5
+
+
+def report_outcome(
+    context: dg.AssetExecutionContext,
+    site: Site,
+    release: Release,
+    assets: Sequence[ProductAsset],
+    partitions: Sequence[str],
+    outcome: Outcome,
+    pictures: Mapping[tuple[str, str, str], dg.MetadataValue],
+) -> None:
+    """Record each product's partitions: what is there is materialised, also when something failed.
+
+    Parameters
+    ----------
+    context
+        The run's.
+    site, release
+        Where, what for.
+    assets
+        The step's assets.
+    partitions
+        Keys of the run; one empty key for a step that runs whole.
+    outcome
+        What happened.
+    pictures
+        Thumbnails for checks, by dataset type, partition and band.
+
+    Raises
+    ------
+    dagster.Failure
+        Nothing worked: the first cause is its description.
+    """
+    table = write_failures(site.reports / release.name / "failed-quanta" / f"{context.run_id}.csv", outcome.failures)
+    for asset in assets:
+        for partition in partitions:
+            _report_partition(context, site, release, asset, partition, outcome, table, pictures)
+    if not outcome.worked:
+        first = outcome.failures[0] if outcome.failures else None
+        raise dg.Failure(
+            f"nothing worked: {_one_line(first)}" if first else "nothing worked, and no quantum says why",
+            metadata={"failed quanta": _failure_table(outcome.failures)},
+            allow_retries=False,
+        )
+
+
+def write_failures(path: Path, failures: Sequence[QuantumFailure]) -> Path:
+    """Write the table of failed quanta beside the reports.
+
+    Parameters
+    ----------
+    path
+        CSV file; its folder is made.
+    failures
+        One row each.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["task", "data_id", "exception", "message", "log"])
+        writer.writerows([f.task, f.data_id, f.exception, f.message, f.log] for f in failures)
+    return path
+
+
+def _report_partition(
+    context: dg.AssetExecutionContext,
+    site: Site,
+    release: Release,
+    asset: ProductAsset,
+    partition: str,
+    outcome: Outcome,
+    table: Path,
+    pictures: Mapping[tuple[str, str, str], dg.MetadataValue],
+) -> None:
+    place = (asset.dataset_type, partition, asset.band)
+    made = outcome.datasets.get(place)
+    count, size = (made.count, made.bytes) if made else (0, 0)
+    expected = outcome.expected.get(place, 0)
+    key = partition or None
+    if count:
+        log_materialization(context, asset.key, key, _metadata(site, asset, outcome, count, expected, size, table))
+    for result in check_counts(
+        asset.dataset_type,
+        {partition: expected},
+        {partition: count},
+        least_fraction=release.validation.least_product_fraction,
+    ):
+        metadata: dict[str, Any] = {"expected": expected, "found": count}
+        if picture := pictures.get(place):
+            metadata["picture"] = picture
+        severity = dg.AssetCheckSeverity.ERROR if result.severity is Severity.ERROR else dg.AssetCheckSeverity.WARN
+        # Nothing expected and nothing made is no product of this partition: that is for whoever asked to look at.
+        log_check(
+            context,
+            asset.key,
+            COMPLETE,
+            key,
+            passed=result.passed and count > 0,
+            metadata=metadata,
+            severity=severity,
+            description=result.message,
+        )
+
+
+def _metadata(
+    site: Site, asset: ProductAsset, outcome: Outcome, count: int, expected: int, size: int, table: Path
+) -> dict[str, Any]:
+    task = outcome.tasks.get(asset.product.task) if asset.product else None
+    metadata: dict[str, Any] = {
+        "datasets": count,
+        "datasets expected": expected,
+        "bytes": size,
+        "quanta done": task.succeeded if task else 0,
+        "quanta failed": task.failed if task else 0,
+        "quanta with caveats": task.caveats if task else 0,
+        "cpu hours": outcome.cpu_s / 3600,
+        "peak memory (MB)": outcome.peak_memory_mb,
+        "wall time (s)": outcome.wall_s,
+        "collection": outcome.run_collection,
+        "failed quanta": link(site, table),
+    }
+    return metadata
+
+
+def link(site: Site, path: Path) -> dg.MetadataValue:
+    """Point at a file of the reports folder: by URL where the site serves it.
+
+    Parameters
+    ----------
+    site
+        Its `reports_url`, if it has one, serves the reports folder.
+    path
+        A file in that folder.
+    """
+    if site.reports_url is None:
+        return dg.MetadataValue.path(str(path))
+    return dg.MetadataValue.url(f"{site.reports_url.rstrip('/')}/{path.relative_to(site.reports).as_posix()}")
+
+
+def _failure_table(failures: Sequence[QuantumFailure]) -> dg.MetadataValue:
+    lines = ["| task | data ID | exception | message |", "|---|---|---|---|"]
+    lines += [f"| {f.task} | {f.data_id} | {f.exception} | {f.message} |" for f in failures[:_SHOWN_FAILURES]]
+    return dg.MetadataValue.md("\n".join(lines))
+
+
+def _one_line(failure: QuantumFailure) -> str:
+    return f"{failure.task} {failure.data_id}: {failure.exception}: {failure.message}"

@@ -1,0 +1,132 @@
+"""A step of the pipeline as an asset: plan, launch and watch, report.
+
+Belongs here: building a step's `multi_asset` from the plan. Doesn't: what is asked of the launchers
+(`drp_assets.submissions`), or what is said of the outcome (`drp_assets.reporting`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import dagster as dg
+
+from drp_assets.automation import when_overlap_ready, when_ready
+from drp_assets.events import output_for
+from drp_assets.keys import COMPLETE, ProductAsset, inputs_key, product_assets
+from drp_assets.partitions import mapping_between, partitions_of
+from drp_assets.pictures import coadd_pictures
+from drp_assets.reporting import report_outcome
+from drp_assets.submissions import StepConfig, request_for
+from launchers.step_run import launch_and_watch
+from planning.pipeline import PipelinePlan, Sharding, Step
+from planning.release import Release
+from resources.site import Site
+
+_STAGES = {
+    "1": "1_single_visit",
+    "2": "2_calibration",
+    "3": "3_coadds_and_objects",
+    "4": "4_variability",
+    "5": "5_validation",
+}
+
+
+def stage_of(step: Step) -> str:
+    """Give the asset group that a step belongs to.
+
+    Parameters
+    ----------
+    step
+        Its label's digit says the stage.
+    """
+    digit = step.short.removeprefix("step")[:1]
+    return _STAGES.get(digit, "pipeline")
+
+
+def build_step(site: Site, release: Release, plan: PipelinePlan, step: Step, code_version: str) -> dg.AssetsDefinition:
+    """Build the `multi_asset` of one step.
+
+    Parameters
+    ----------
+    site, release
+        Where, what for.
+    plan
+        The whole pipeline, for what the step depends on.
+    step
+        One of the plan's steps.
+    code_version
+        Digest of pipeline and tasks.
+    """
+    assets = product_assets(release, step)
+    partitions_def = partitions_of(release, step.sharding)
+    deps, crossing = _dependencies(release, plan, step)
+    condition = when_overlap_ready(site, release, step, crossing) if crossing else when_ready()
+    largest = release.settings(step.label).partitions_per_submission
+
+    @dg.multi_asset(
+        name=f"{release.name}__{step.short}",
+        specs=[
+            dg.AssetSpec(
+                asset.key,
+                deps=deps,
+                skippable=True,
+                description=asset.product.description if asset.product else step.description,
+                group_name=stage_of(step),
+                kinds=_kinds(asset),
+                owners=[release.owner],
+                tags={"drp/step": step.short, "drp/release": release.name},
+                code_version=code_version,
+                automation_condition=condition,
+            )
+            for asset in assets
+        ],
+        check_specs=[
+            dg.AssetCheckSpec(
+                COMPLETE,
+                asset=asset.key,
+                partitions_def=partitions_def,
+                blocking=True,
+                description="All that the quantum graph promised is in the Butler.",
+            )
+            for asset in assets
+        ],
+        partitions_def=partitions_def,
+        backfill_policy=dg.BackfillPolicy.multi_run(largest) if partitions_def else None,
+        op_tags={"drp/step": step.label},
+    )
+    def run_step(context: dg.AssetExecutionContext, config: StepConfig) -> Iterator[Any]:
+        partitions = list(context.partition_keys) if partitions_def else []
+        request = request_for(site, release, step, partitions, config, context.run_id)
+        outcome = launch_and_watch(context, request, poll_s=site.wms.poll_s)
+        pictures = coadd_pictures(site, release, assets, partitions) if step.short == "step3a" else {}
+        report_outcome(context, site, release, assets, partitions or [""], outcome, pictures)
+        for asset in assets:
+            yield output_for(asset.check_key)
+
+    return run_step
+
+
+def _dependencies(
+    release: Release, plan: PipelinePlan, step: Step
+) -> tuple[list[dg.AssetDep], dict[dg.AssetKey, Step]]:
+    """Give a step's dependencies, and one asset of each upstream step whose partitions are of the other sharding."""
+    deps: list[dg.AssetDep] = []
+    crossing: dict[dg.AssetKey, Step] = {}
+    for upstream in plan.upstream(step):
+        mapping = mapping_between(upstream.sharding, step.sharding)
+        read = [a for a in product_assets(release, upstream) if not step.products or a.dataset_type in step.inputs]
+        deps += [dg.AssetDep(asset.key, partition_mapping=mapping) for asset in read]
+        if mapping is not None and read:
+            crossing[read[0].key] = upstream
+    if set(step.inputs) & {"raw"} or (not step.products and step is plan.steps[0]):
+        mapping = mapping_between(Sharding.DAY_OBS, step.sharding)
+        deps.append(dg.AssetDep(inputs_key(release), partition_mapping=mapping))
+    return deps, crossing
+
+
+def _kinds(asset: ProductAsset) -> set[str]:
+    storage = asset.product.storage_class if asset.product else ""
+    if "Image" in storage or "Coadd" in storage:
+        return {"butler", "fits"}
+    return {"butler", "parquet"} if storage.startswith("Arrow") else {"butler"}
