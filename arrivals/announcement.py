@@ -1,0 +1,122 @@
+"""What a Hermes message announces, as frozen values.
+
+Belongs here: the nouns that `arrivals.message` makes and everything after it uses.
+Doesn't: how they are read from JSON.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+
+class Kind(StrEnum):
+    """What has come."""
+
+    RAW = "raw"
+    """One detector of one exposure, a FITS file."""
+
+    ZIP = "zip"
+    """All detectors of one exposure in a Butler zip."""
+
+    DIMENSIONS = "dimensions"
+    """Dimension records that others need."""
+
+    PRODUCT = "product"
+    """Any other dataset, one file, named by its sidecar."""
+
+    OTHER_EVENT = "other_event"
+    """No file has come: a transfer was submitted or failed, a replica was deleted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sidecar:
+    """A dataset reference as it travels beside its file.
+
+    Parameters
+    ----------
+    dataset_id
+        UUID, as text.
+    dataset_type, storage_class, dimensions, is_calibration
+        The dataset type's definition where it was made.
+    data_id
+        Names and values, by name.
+    run
+        RUN collection.
+    """
+
+    dataset_id: str
+    dataset_type: str
+    storage_class: str
+    dimensions: tuple[str, ...]
+    is_calibration: bool
+    data_id: tuple[tuple[str, int | str], ...]
+    run: str
+
+    def number(self, dimension: str) -> int | None:
+        """Value of a numbered dimension in the data ID, or nothing."""
+        value = dict(self.data_id).get(dimension)
+        return value if isinstance(value, int) else None
+
+    def to_json(self) -> str:
+        """The reference in the form of ``DatasetRef.to_json``; `arrivals.message.parse_sidecar` reads it back."""
+        return json.dumps(
+            {
+                "id": self.dataset_id,
+                "datasetType": {
+                    "name": self.dataset_type,
+                    "storageClass": self.storage_class,
+                    "dimensions": list(self.dimensions),
+                    "isCalibration": self.is_calibration,
+                },
+                "dataId": {"dataId": dict(self.data_id)},
+                "run": self.run,
+            },
+            separators=(",", ":"),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class HermesMessage:
+    """One message that was understood.
+
+    Parameters
+    ----------
+    event_type
+        Such as ``"transfer-done"``.
+    scope, name
+        The DID; empty for events without one.
+    src_rse, dst_rse
+        Where it came from and went to; empty if unknown.
+    url
+        Where the new replica is, as Rucio names it.
+    bytes, adler32
+        Size and checksum (eight hex digits) of the file, if announced.
+    duration_s, created_at, submitted_at, started_at, transferred_at
+        The transfer's times, UTC, if announced.
+    day_obs, exposure, detector
+        From the sidecar's data ID or the file's name, if they tell.
+    sidecar
+        The dataset reference of products and raws.
+    """
+
+    event_type: str
+    kind: Kind
+    scope: str
+    name: str
+    src_rse: str
+    dst_rse: str
+    url: str
+    bytes: int | None
+    adler32: str | None
+    duration_s: int | None
+    created_at: datetime | None
+    submitted_at: datetime | None
+    started_at: datetime | None
+    transferred_at: datetime | None
+    day_obs: int | None
+    exposure: int | None
+    detector: int | None
+    sidecar: Sidecar | None

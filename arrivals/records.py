@@ -1,0 +1,237 @@
+"""What goes into the ledger and what comes out of it, as frozen values.
+
+Belongs here: the nouns that `arrivals.ledger` takes and gives. Doesn't: SQL, or what a message says
+(`arrivals.announcement`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from datetime import datetime
+from types import MappingProxyType
+from typing import Any, Self
+
+from sqlalchemy import RowMapping
+
+from arrivals.announcement import HermesMessage, Kind
+from arrivals.states import UNFINISHED, State
+
+EXCERPT_BYTES = 4_096
+"""How much of a message that can't be understood is kept for people to look at."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Partition:
+    """One partition of a topic on one Kafka cluster; a cluster that is built anew has a new id, and is read anew."""
+
+    cluster: str
+    topic: str
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reception:
+    """One message as it was read from Kafka.
+
+    Parameters
+    ----------
+    partition, offset
+        Where it stands.
+    message
+        What it says, or nothing if it couldn't be understood.
+    rejection
+        Why it couldn't.
+    excerpt
+        Its beginning, if it couldn't.
+    """
+
+    partition: Partition
+    offset: int
+    message: HermesMessage | None
+    rejection: str = ""
+    excerpt: str = ""
+
+    @property
+    def is_row(self) -> bool:
+        """Whether it gets a row of its own; events that announce no file are counted only."""
+        return self.message is None or self.message.kind is not Kind.OTHER_EVENT
+
+    def to_columns(self, now: datetime) -> dict[str, Any]:
+        """The row's first values, by column."""
+        message = self.message
+        copied = {column: getattr(message, column, None) for column in _COPIED_COLUMNS}
+        texts = {column: getattr(message, column, "") for column in _TEXT_COLUMNS}
+        return {
+            **copied,
+            **texts,
+            "cluster": self.partition.cluster,
+            "topic": self.partition.topic,
+            "partition": self.partition.number,
+            "offset": self.offset,
+            "sidecar": message.sidecar.to_json() if message and message.sidecar else None,
+            "received_at": now,
+            "settled_at": None if message else now,
+            "state": State.RECEIVED if message else State.QUARANTINED,
+            "reason": self.rejection,
+            "waits_for": None,
+            "retry_at": None,
+            "attempts": 0,
+            "excerpt": self.excerpt or None,
+        }
+
+
+_TEXT_COLUMNS = ("event_type", "scope", "name", "src_rse", "dst_rse", "url")
+_COPIED_COLUMNS = (
+    *("kind", "bytes", "adler32", "day_obs", "exposure", "detector"),
+    *("created_at", "submitted_at", "started_at", "transferred_at"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """What a batch added to the ledger."""
+
+    rows: int
+    events: int
+    known_before: int
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerRow:
+    """One row of the ledger.
+
+    Parameters
+    ----------
+    row_id
+        The ledger's own number of it.
+    cluster, topic, partition, offset
+        Where the message stands in Kafka.
+    kind
+        What came, or nothing if the message couldn't be understood.
+    scope, name, url, bytes, adler32, day_obs, exposure, detector, sidecar
+        As announced; the sidecar as JSON.
+    state, reason, waits_for, retry_at, attempts
+        Where it stands, why, what would wake it, when it is tried again, how often it was tried.
+    received_at, settled_at, excerpt
+        When it came, when its state last changed, the beginning of a message that couldn't be understood.
+    """
+
+    row_id: int
+    cluster: str
+    topic: str
+    partition: int
+    offset: int
+    kind: Kind | None
+    scope: str
+    name: str
+    dst_rse: str
+    url: str
+    bytes: int | None
+    adler32: str | None
+    day_obs: int | None
+    exposure: int | None
+    detector: int | None
+    sidecar: str | None
+    state: State
+    reason: str
+    waits_for: str | None
+    retry_at: datetime | None
+    attempts: int
+    received_at: datetime
+    settled_at: datetime | None
+    transferred_at: datetime | None
+    excerpt: str | None
+
+    @property
+    def did(self) -> str:
+        """The DID as Rucio writes it."""
+        return f"{self.scope}:{self.name}"
+
+    @classmethod
+    def from_columns(cls, columns: RowMapping) -> Self:
+        """Read a row of the table."""
+        values = {field.name: columns[field.name] for field in fields(cls) if field.name != "row_id"}
+        values["kind"] = None if values["kind"] is None else Kind(values["kind"])
+        values["state"] = State(values["state"])
+        return cls(row_id=columns["id"], **values)
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """The next state of one row, and why.
+
+    Parameters
+    ----------
+    row_id, state, reason
+        Which row becomes what; the reason is one line for people.
+    waits_for
+        For waiting rows: the key of what would wake it (`Ledger.wake`).
+    retry_at
+        For waiting rows: when it is tried again in any case.
+    day_obs, exposure
+        What was learned about the row, if anything.
+    """
+
+    row_id: int
+    state: State
+    reason: str = ""
+    waits_for: str | None = None
+    retry_at: datetime | None = None
+    day_obs: int | None = None
+    exposure: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DayObsSummary:
+    """What has come for one day_obs.
+
+    Parameters
+    ----------
+    day_obs
+        Which, or none for what belongs to no day_obs.
+    counts
+        Rows by state.
+    due
+        Rows that `Ledger.pending` would give now.
+    bytes
+        Announced bytes of all rows.
+    last_received_at, newest_row
+        When the last message came, and its row.
+    """
+
+    day_obs: int | None
+    counts: Mapping[State, int]
+    due: int
+    bytes: int
+    last_received_at: datetime
+    newest_row: int
+
+    @property
+    def unfinished(self) -> int:
+        """Rows that the platform will do something about by itself, now or later."""
+        return sum(self.counts[state] for state in UNFINISHED)
+
+    def merged(self, other: Self) -> Self:
+        """The summary of both summaries' rows."""
+        return replace(
+            self,
+            counts=MappingProxyType({state: self.counts[state] + other.counts[state] for state in State}),
+            due=self.due + other.due,
+            bytes=self.bytes + other.bytes,
+            last_received_at=max(self.last_received_at, other.last_received_at),
+            newest_row=max(self.newest_row, other.newest_row),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class TransferCount:
+    """Events of one type, in one hour, between one pair of RSEs."""
+
+    hour: datetime
+    src_rse: str
+    dst_rse: str
+    event_type: str
+    count: int
+    bytes: int
+    duration_s: int
