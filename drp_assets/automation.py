@@ -174,3 +174,23 @@ def when_overlap_ready(
     for key in crossing:
         whole = whole & OverlapDone(overlap, key, inputs_key(release), step.sharding)
     return whole
+
+
+def automation_sensor(site: Site, release: Release) -> dg.AutomationConditionSensorDefinition:
+    """Give the sensor that evaluates a release's conditions.
+
+    Parameters
+    ----------
+    site
+        Says how often.
+    release
+        Its name makes the sensor's.
+    """
+    return dg.AutomationConditionSensorDefinition(
+        f"{release.name}_automation",
+        target=dg.AssetSelection.all(),
+        use_user_code_server=True,
+        minimum_interval_seconds=site.automation_interval_s,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Runs each partition of the release once all that it needs is there.",
+    )

@@ -66,6 +66,7 @@ class ArrivalSettings(Document):
     batch_bytes: Annotated[int, Field(gt=0)] = 64 * 2**20
     batch_age_s: Annotated[float, Field(gt=0)] = 5.0
     ingest_batch: Annotated[int, Field(gt=0)] = 1_000
+    interval_s: Annotated[int, Field(gt=0)] = Field(30, description="how often the arrivals sensor looks")
     quiescent_s: Annotated[float, Field(ge=0)] = Field(
         60.0, description="a day_obs is ready when complete and nothing of it has arrived for this long"
     )
@@ -90,6 +91,7 @@ class Site(Document):
     kafka: KafkaSettings
     arrivals: ArrivalSettings
     wms: WmsSettings
+    automation_interval_s: Annotated[int, Field(gt=0)] = Field(30, description="how often automation is evaluated")
     reports_url: str | None = Field(None, description="where the reports folder is served; none: paths are shown")
 
     @property

@@ -1,0 +1,51 @@
+# make demo: a survey from Kafka messages to a validated catalogue. make test: everything that CI runs.
+# Options go into ARGS, as in: make demo ARGS=--exit
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+UV := $(shell command -v uv 2>/dev/null || echo .boot/bin/uv)
+RUN := .venv/bin
+export OPENBLAS_NUM_THREADS ?= 1
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: help env services demo test lint types unit bench soak docs clean
+
+help:
+	@grep -hE '^# make|^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^# //; s/:.*## /: /'
+
+.boot/bin/uv:
+	python3 -m venv .boot
+	.boot/bin/pip install --quiet --disable-pip-version-check uv
+
+.venv/.ready: pyproject.toml uv.lock | $(if $(shell command -v uv),,.boot/bin/uv)
+	$(UV) sync --quiet --frozen
+	@touch $@
+
+env: .venv/.ready ## the environment, in .venv
+
+services: ## packages that the tests need besides Python's (root)
+	@command -v chromium >/dev/null || (apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium)
+
+demo: env ## the whole release on embedded defaults
+	$(RUN)/drp demo $(ARGS)
+
+lint: env ## style
+	$(RUN)/ruff check .
+	$(RUN)/ruff format --check .
+
+types: env ## types
+	$(RUN)/mypy
+
+test: env services lint types ## everything that CI runs
+	$(RUN)/pytest -n 2 --dist loadgroup $(ARGS)
+
+unit: env ## what needs no service and no survey
+	$(RUN)/pytest -m "not integration and not e2e" $(ARGS)
+
+bench: env ## one benchmark: make bench NAME=overhead
+	$(RUN)/python -m benchmarks.$(NAME) $(ARGS)
+
+docs: env ## the documentation, in site/
+	$(RUN)/mkdocs build --strict
+
+clean: ## remove what was made here
+	rm -rf .venv .boot .state site .pytest_cache .mypy_cache .ruff_cache
