@@ -1,7 +1,7 @@
 """Coadds: many warps of a patch in one band made into one image, without what only one visit saw.
 
 Belongs here: finding artifacts on PSF-matched warps, the weighted mean of the direct ones, the choice of visits.
-Doesn't: warping (`drp_tasks.make_warp`), the coadd's PSF (`drp_tasks.coadd_psf`), detection (`drp_tasks.detect_objects`).
+Doesn't: warping (`drp_tasks.make_warp`), its PSF (`drp_tasks.coadd_psf`), detection (`drp_tasks.detect_objects`).
 
 Artifacts are looked for on PSF-matched warps, because among direct warps a visit of good seeing stands out at every
 star's core: clipping those costs tens of millimagnitudes.
@@ -120,10 +120,14 @@ def find_artifacts(matched: WarpStack, criteria: ArtifactCriteria) -> NDArray[np
     median_variance = np.where(inverse > 0, 1 / np.where(inverse > 0, inverse, 1), 0)
     comparable = count >= 2
     artifact = np.zeros(matched.array.shape, bool)
+    deviating = np.zeros(median.shape, np.int16)
     for found, array, variance, usable in zip(artifact, matched.array, matched.variance, matched.usable, strict=True):
         limit = np.float32(criteria.n_sigma) * np.sqrt(variance + median_variance) + tolerance
-        found[:] = usable & comparable & (np.abs(array - median) > limit)
-    artifact &= artifact.sum(axis=0) <= np.maximum(1, criteria.max_epochs * count)
+        deviation = np.where(usable & comparable, np.abs(array - median), 0)
+        found[:] = deviation > limit
+        # Counted at half the limit, lest at the fringe of something real the visits seem to disagree.
+        deviating += deviation > limit / 2
+    artifact &= deviating <= np.maximum(1, criteria.max_epochs * count)
     for found in artifact:
         if criteria.grow_px and found.any():
             found[:] = binary_dilation(found, iterations=criteria.grow_px)
@@ -158,8 +162,8 @@ def weighted_mean(stack: WarpStack, weights: NDArray[np.float64]) -> Mean:
         norm += here
         total += here * array
         square += here**2 * variance
-    safe = np.where(norm > 0, norm, 1)
-    return Mean(total / safe, square / safe**2, stack.usable.sum(axis=0, dtype=np.int16))
+    safe = np.where(norm > 0, norm, np.float32(1))
+    return Mean(np.divide(total, safe), np.divide(square, safe**2), stack.usable.sum(axis=0, dtype=np.int16))
 
 
 def best_seeing(fwhm: NDArray[np.float64], fraction: float, at_least: int) -> NDArray[np.bool_]:
@@ -228,9 +232,7 @@ class AssembleCoaddConfig(pb.PipelineTaskConfig, pipelineConnections=AssembleCoa
         doc="If more than this part of the visits deviate at a pixel, none is clipped.", default=0.34
     )
     clipGrow = pc.Field[int](doc="Growth of artifacts [pix].", default=3)
-    bestSeeingFraction = pc.RangeField[float](
-        doc="Part of the visits, the best by seeing, that is averaged.", default=1.0, min=0.0, max=1.0
-    )
+    bestSeeingFraction = pc.Field[float](doc="Part of the visits, the best by seeing, that is averaged.", default=1.0)
     minInputs = pc.Field[int](doc="Fewest visits that are averaged, where there are so many.", default=1)
     minCoverage = pc.Field[int](doc="Pixels that fewer visits cover have no data.", default=1)
     backgroundMesh = pc.Field[int](doc="Size of the residual background's meshes [pix]; 0 for none.", default=128)
