@@ -5,7 +5,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lsst.pipe.base import NoWorkFound
-from synthetic_stars import ZERO_POINTS, Errors, make_sky, observe
 
 from drp_tasks.global_photometry import (
     Exposures,
@@ -16,6 +15,7 @@ from drp_tasks.global_photometry import (
     select_measurements,
 )
 from drp_tasks.isolated_star import IsolationCriteria, associate_isolated_stars, attach_references
+from tests.drp_tasks.synthetic_stars import ZERO_POINTS, Errors, make_sky, observe
 
 SKY = make_sky(150)
 

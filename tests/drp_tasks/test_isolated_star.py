@@ -7,7 +7,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from lsst.pipe.base import NoWorkFound
 from lsst.sphgeom import Angle, Circle, LonLat, UnitVector3d
-from synthetic_stars import DEC0, RA0, Errors, make_sky, observe
 
 from drp_tasks.isolated_star import (
     AssociateIsolatedStarConfig,
@@ -17,6 +16,7 @@ from drp_tasks.isolated_star import (
     attach_references,
 )
 from drp_tasks.matching import separation
+from tests.drp_tasks.synthetic_stars import DEC0, RA0, Errors, make_sky, observe
 
 SKY = make_sky(40)
 SEEN = observe(SKY, "ggri", Errors(centroid_mas=30.0, flux_relative=0.01))
