@@ -40,6 +40,8 @@ FITS_BLOCK_BYTES = 2880
 
 SECONDS_A_DAY = 86400.0
 
+_WCS_CARD = re.compile(r"WCSAXES|CRPIX\d|PC\d_\d|CDELT\d|CUNIT\d|CTYPE\d|CRVAL\d|LONPOLE|LATPOLE|RADESYS")
+
 _STRUCTURE_CARDS = frozenset({"SIMPLE", "BITPIX", "NAXIS", "EXTEND", "COMMENT", "HISTORY", ""})
 
 
@@ -92,7 +94,7 @@ def observation_from_header(header: fits.Header) -> RawObservation:
         raise ValueError(f"Not a raw of {INSTRUMENT}: INSTRUME is {header.get('INSTRUME')!r}.")
     x0, x1, y0, y1 = _section(header.get("DATASEC", ""))
     info = ObservationInfo(header, translator_class=translator.SimCamTranslator)
-    return RawObservation(info, WCS(header), x1 - x0 + 1, y1 - y0 + 1)
+    return RawObservation(info, _telescope_wcs(header), x1 - x0 + 1, y1 - y0 + 1)
 
 
 def observation_from_stream(stream: BinaryIO) -> RawObservation:
@@ -213,8 +215,13 @@ def _section(text: str) -> tuple[int, int, int, int]:
     return x0, x1, y0, y1
 
 
+def _telescope_wcs(header: fits.Header) -> WCS:
+    # The other cards (the observatory's place, no image in the primary unit) only make astropy warn.
+    return WCS(fits.Header([card for card in header.cards if _WCS_CARD.fullmatch(card.keyword)]))
+
+
 def _sky_projection(header: fits.Header) -> li.SkyProjection:
-    return li.SkyProjection.from_fits_wcs(WCS(header), li.GeneralFrame(unit=u.pix))
+    return li.SkyProjection.from_fits_wcs(_telescope_wcs(header), li.GeneralFrame(unit=u.pix))
 
 
 def _metadata(header: Mapping[str, object]) -> dict[str, object]:

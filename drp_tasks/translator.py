@@ -111,12 +111,12 @@ class SimCamTranslator(FitsTranslator):
     @cache_translation
     def to_datetime_begin(self) -> Time:
         """Time at which the shutter opened."""
-        return Time(self._card("MJD-BEG"), format="mjd", scale="tai")
+        return Time(self._card("DATE-BEG"), format="isot", scale="tai")
 
     @cache_translation
     def to_datetime_end(self) -> Time:
         """Time at which the shutter closed."""
-        return Time(self._card("MJD-END"), format="mjd", scale="tai")
+        return Time(self._card("DATE-END"), format="isot", scale="tai")
 
     @cache_translation
     def to_tracking_radec(self) -> SkyCoord:
