@@ -1,0 +1,308 @@
+"""What became of a submission, judged from provenance and from what is in the Butler, never from an exit code.
+
+Belongs here: reading the provenance that the final job wrote (or writing it when the final job did not), and what follows
+from it: quanta by task, failures with their causes, datasets by partition and band with their bytes, and resources used.
+Doesn't: deciding what to do about it, or telling Dagster.
+
+The silent trap: quanta that found no inputs, because their graph doesn't say where those are, "succeed" with exit code 0. Such
+a graph's empty successes are failures here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+from lsst.daf.butler import Butler, DataCoordinate, DatasetRef
+from lsst.pipe.base import QuantumAttemptStatus, QuantumSuccessCaveats
+from lsst.pipe.base import automatic_connection_constants as automatic
+from lsst.pipe.base.quantum_graph import ProvenanceQuantumGraph
+from lsst.pipe.base.quantum_graph.aggregator import AggregatorConfig, aggregate_graph
+from lsst.resources import ResourcePath
+
+import launchers.zip_seek  # noqa: F401
+from launchers.bps import Handle
+from launchers.graph import has_datastore_records
+from launchers.submission import StepRequest
+
+NO_RECORDS = "launchers.outcome.GraphWithoutDatastoreRecords"
+LOST = "launchers.outcome.QuantumLost"
+_SIZE_THREADS = 16
+_BYTES_PER_MB = 1024.0 * 1024.0
+_FAILED = frozenset({QuantumAttemptStatus.FAILED, QuantumAttemptStatus.ABORTED, QuantumAttemptStatus.UNKNOWN})
+
+
+@dataclass(frozen=True, slots=True)
+class TaskOutcome:
+    """The quanta of one task.
+
+    Parameters
+    ----------
+    expected
+        Quanta in the graph.
+    succeeded
+        Executed well, those with caveats among them.
+    failed
+        Executed badly, or lost with their process.
+    caveats
+        Succeeded without doing all that was expected: no work, partial outputs.
+    blocked
+        Not executed, because something before them failed.
+    """
+
+    expected: int = 0
+    succeeded: int = 0
+    failed: int = 0
+    caveats: int = 0
+    blocked: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class QuantumFailure:
+    """One quantum that failed, and why.
+
+    Parameters
+    ----------
+    task
+        Task label.
+    data_id
+        What it was to work on.
+    exception
+        Full name of the exception's type.
+    message
+        First line of its message.
+    log
+        URI of the quantum's log; empty where there is none.
+    """
+
+    task: str
+    data_id: Mapping[str, int | str]
+    exception: str
+    message: str
+    log: str
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetCount:
+    """Datasets of one type in one partition and band: how many there are, their bytes, how many were expected."""
+
+    count: int = 0
+    bytes: int = 0
+    expected: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a submission.
+
+    Parameters
+    ----------
+    tasks
+        By task label, in the pipeline's order.
+    failures
+        Every quantum that failed.
+    datasets
+        By dataset type, partition (``""`` where its data IDs don't have the partition's dimension) and band (``""`` likewise).
+        Logs, metadata and configurations are not counted.
+    cpu_s
+        CPU time of all quanta.
+    peak_memory_mb
+        Largest resident size of a process at the end of a quantum.
+    wall_s
+        From the first quantum's start to the last one's end.
+    run_collection
+        Where the outputs are.
+    """
+
+    tasks: Mapping[str, TaskOutcome]
+    failures: tuple[QuantumFailure, ...]
+    datasets: Mapping[tuple[str, str, str], DatasetCount]
+    cpu_s: float
+    peak_memory_mb: float
+    wall_s: float
+    run_collection: str
+
+    @property
+    def complete(self) -> bool:
+        """Whether every quantum was executed and none failed."""
+        return bool(self.tasks) and all(task.succeeded == task.expected for task in self.tasks.values())
+
+    @property
+    def worked(self) -> bool:
+        """Whether anything came of it."""
+        return any(dataset.count for dataset in self.datasets.values())
+
+    @property
+    def expected(self) -> int:
+        """Number of quanta in the graph."""
+        return sum(task.expected for task in self.tasks.values())
+
+    @property
+    def succeeded(self) -> int:
+        """Number of quanta that were executed well."""
+        return sum(task.succeeded for task in self.tasks.values())
+
+
+def read_outcome(request: StepRequest, handle: Handle | None = None) -> Outcome:
+    """Judge a submission that is over.
+
+    Parameters
+    ----------
+    request
+        What was submitted.
+    handle
+        The submission; only its name is used, in what is logged.
+    """
+    path = request.provenance_path
+    if not path.exists():
+        # The final job was killed, or left out: do its work here, which may be repeated safely.
+        config = AggregatorConfig(output_path=str(path), worker_log_level="WARNING")
+        aggregate_graph(str(request.graph_path), request.butler, config)
+    with ProvenanceQuantumGraph.from_args(str(path)) as (graph, _), Butler.from_config(request.butler) as butler:
+        return _judge(request, graph, butler, has_records=has_datastore_records(request.graph_path))
+
+
+@dataclass(slots=True)
+class _Resources:
+    cpu_s: float = 0.0
+    memory_bytes: float = 0.0
+    starts: list[datetime.datetime] = field(default_factory=list)
+    ends: list[datetime.datetime] = field(default_factory=list)
+
+    def add(self, attempts: Iterable[Any]) -> None:
+        for usage in (attempt.resource_usage for attempt in attempts if attempt.resource_usage is not None):
+            self.cpu_s += usage.run_time_cpu
+            self.memory_bytes = max(self.memory_bytes, usage.memory)
+            self.starts.append(usage.start)
+            self.ends.append(usage.end)
+
+    @property
+    def wall_s(self) -> float:
+        return (max(self.ends) - min(self.starts)).total_seconds() if self.starts else 0.0
+
+
+def _judge(request: StepRequest, graph: ProvenanceQuantumGraph, butler: Butler, *, has_records: bool) -> Outcome:
+    tasks: dict[str, TaskOutcome] = {}
+    failures: list[QuantumFailure] = []
+    resources = _Resources()
+    nodes = graph.bipartite_xgraph.nodes
+    for label, quanta in graph.quanta_by_task.items():
+        counts: Counter[str] = Counter(expected=len(quanta))
+        for data_id, quantum_id in quanta.items():
+            quantum = nodes[quantum_id]
+            resources.add(quantum["attempts"])
+            verdict, cause = _verdict(quantum, has_records=has_records)
+            counts[verdict] += 1
+            counts["caveats"] += verdict == "succeeded" and bool(quantum["caveats"])
+            if cause is not None:
+                log = nodes[quantum["log_id"]] if quantum["log_id"] in nodes else None
+                failures.append(
+                    QuantumFailure(label, _plain(data_id), *cause, _log_uri(butler, quantum["log_id"], log))
+                )
+        if quanta:
+            tasks[label] = TaskOutcome(**counts)
+    return Outcome(
+        tasks=tasks,
+        failures=tuple(failures),
+        datasets=_count_datasets(request, graph, butler),
+        cpu_s=resources.cpu_s,
+        peak_memory_mb=resources.memory_bytes / _BYTES_PER_MB,
+        wall_s=resources.wall_s,
+        run_collection=request.key.run_collection,
+    )
+
+
+def _verdict(quantum: Mapping[str, Any], *, has_records: bool) -> tuple[str, tuple[str, str] | None]:
+    """Return the name of the count that the quantum belongs to, and the cause where it failed."""
+    status = quantum["status"]
+    if status is QuantumAttemptStatus.BLOCKED:
+        return "blocked", None
+    if status in _FAILED:
+        exception = quantum["exception"]
+        if exception is not None:
+            return "failed", (exception.type_name, _first_line(exception.message))
+        if status is QuantumAttemptStatus.FAILED:
+            return "failed", ("", "it failed without saying why; see its log")
+        return "failed", (LOST, "neither log nor metadata: its process was killed, or never came to it")
+    caveats = quantum["caveats"] or QuantumSuccessCaveats.NO_CAVEATS
+    if not has_records and QuantumSuccessCaveats.ADJUST_QUANTUM_RAISED in caveats:
+        return "failed", (NO_RECORDS, "the graph doesn't say where the inputs are: nothing was done; build it anew")
+    return "succeeded", None
+
+
+def _count_datasets(
+    request: StepRequest, graph: ProvenanceQuantumGraph, butler: Butler
+) -> dict[tuple[str, str, str], DatasetCount]:
+    nodes = graph.bipartite_xgraph.nodes
+    beside = _automatic_names(graph)
+    expected: Counter[tuple[str, str, str]] = Counter()
+    produced: defaultdict[tuple[str, str, str], list[DatasetRef]] = defaultdict(list)
+    for name, datasets in graph.datasets_by_type.items():
+        node = graph.pipeline_graph.dataset_types[name]
+        producer = graph.pipeline_graph.producer_of(name)
+        if producer is None or name in beside:
+            continue
+        for data_id, dataset_id in datasets.items():
+            info = nodes[dataset_id]
+            values = data_id.mapping
+            key = (name, str(values.get(request.partition_dimension or "", "")), str(values.get("band", "")))
+            expected[key] += 1
+            if info["produced"]:
+                produced[key].append(DatasetRef(node.dataset_type, data_id, run=info["run"], id=dataset_id))
+    sizes = _sizes(butler, [ref for refs in produced.values() for ref in refs])
+    return {
+        key: DatasetCount(len(produced[key]), sum(sizes.get(ref.id, 0) for ref in produced[key]), number)
+        for key, number in expected.items()
+    }
+
+
+def _automatic_names(graph: ProvenanceQuantumGraph) -> set[str]:
+    """Name the datasets that every task has beside its products."""
+    templates = (
+        automatic.METADATA_OUTPUT_TEMPLATE,
+        automatic.LOG_OUTPUT_TEMPLATE,
+        automatic.CONFIG_INIT_OUTPUT_TEMPLATE,
+    )
+    names = {template.format(label=label) for template in templates for label in graph.pipeline_graph.tasks}
+    return names | {automatic.PACKAGES_INIT_OUTPUT_NAME}
+
+
+def _sizes(butler: Butler, refs: list[DatasetRef]) -> dict[Any, int]:
+    """Return bytes by dataset id; the files are asked, because quanta executed apart from the Butler don't record them."""
+    uris = butler.get_many_uris(refs, allow_missing=True)
+    parts = [(ref.id, uri) for ref, found in uris.items() for uri in found.iter_all()]
+    sizes: Counter[Any] = Counter()
+    with ThreadPoolExecutor(_SIZE_THREADS) as threads:
+        for (dataset_id, _), size in zip(parts, threads.map(_size, [uri for _, uri in parts]), strict=True):
+            sizes[dataset_id] += size
+    return sizes
+
+
+def _size(uri: ResourcePath) -> int:
+    try:
+        return uri.size()
+    except FileNotFoundError:
+        return 0
+
+
+def _log_uri(butler: Butler, log_id: Any, info: Mapping[str, Any] | None) -> str:
+    if info is None or not info.get("produced", False):
+        return ""
+    with contextlib.suppress(FileNotFoundError, LookupError):
+        ref = butler.get_dataset(log_id)
+        if ref is not None:
+            return str(butler.getURI(ref))
+    return ""
+
+
+def _plain(data_id: DataCoordinate) -> dict[str, int | str]:
+    return {key: data_id.mapping[key] for key in sorted(data_id.dimensions.required)}
+
+
+def _first_line(message: str) -> str:
+    return next(iter(message.strip().splitlines()), "")

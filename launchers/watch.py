@@ -1,0 +1,161 @@
+"""Watching a submission: what its batch system says of it, until it is over.
+
+Belongs here: asking the service, in its own words and through ctrl_bps's interface alone, and counting; bringing back a
+workflow whose runner died, where the service knows how to.
+Doesn't: deciding to cancel, judging success (`launchers.outcome`), or anything that depends on where the jobs run.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from lsst.ctrl.bps import WmsRunReport, WmsStates
+
+from launchers.bps import Handle
+from resources.errors import Retriable, SiteFault
+
+_OVER = frozenset({WmsStates.SUCCEEDED, WmsStates.FAILED, WmsStates.DELETED})
+_MAX_RESUMES = 5
+SILENCE_S = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a submission is.
+
+    Parameters
+    ----------
+    state
+        The workflow's state, one of ``WmsStates``' names.
+    jobs
+        Number of jobs by state, without those of which there are none.
+    quanta_done, quanta_failed
+        Quanta executed so far; None where the service doesn't tell.
+    quanta_total
+        Quanta in the graph; None where it isn't known.
+    elapsed_s
+        Time since watching began.
+    """
+
+    state: str
+    jobs: Mapping[str, int] = field(default_factory=dict)
+    quanta_done: int | None = None
+    quanta_failed: int | None = None
+    quanta_total: int | None = None
+    elapsed_s: float = 0.0
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the workflow has ended, well or not."""
+        return WmsStates[self.state] in _OVER
+
+    def __str__(self) -> str:
+        jobs = ", ".join(f"{count} {state.lower()}" for state, count in self.jobs.items())
+        quanta = ""
+        if self.quanta_done is not None:
+            total = "" if self.quanta_total is None else f" of {self.quanta_total}"
+            failed = f", {self.quanta_failed} failed" if self.quanta_failed else ""
+            quanta = f"; quanta: {self.quanta_done}{total} done{failed}"
+        return f"{self.state.lower()} after {self.elapsed_s:.0f} s; jobs: {jobs or 'none'}{quanta}"
+
+
+def look(handle: Handle) -> Progress:
+    """Ask once.
+
+    Raises
+    ------
+    resources.errors.Retriable
+        The service has no answer now.
+    """
+    reports, message = handle.service().report(wms_workflow_id=handle.wms_id)
+    if not reports:
+        raise Retriable(f"the batch system doesn't know it: {message}", handle.name, "ask again")
+    return _progress(reports[0])
+
+
+def watch(
+    handle: Handle,
+    *,
+    poll_s: float = 0.25,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+    quanta_total: int | None = None,
+    silence_s: float = SILENCE_S,
+) -> Progress:
+    """Watch until the workflow is over; leaves it alone whatever interrupts the watching.
+
+    Parameters
+    ----------
+    handle
+        The submission.
+    poll_s
+        Time between two questions.
+    on_progress
+        Called when something other than the time has changed.
+    quanta_total
+        Quanta in the graph, for the reports.
+    silence_s
+        How long the service may give no answer.
+
+    Raises
+    ------
+    resources.errors.SiteFault
+        No answer for that long, or the workflow's runner died again and again.
+    """
+    began = heard = time.monotonic()
+    told: tuple[object, ...] = ()
+    resumes = 0
+    while True:
+        try:
+            seen = look(handle)
+        except (Retriable, OSError, RuntimeError) as error:
+            if time.monotonic() - heard > silence_s:
+                raise SiteFault(
+                    f"silent for {silence_s:.0f} s: {error}", handle.service_class, "see drp doctor"
+                ) from error
+            time.sleep(poll_s)
+            continue
+        heard = time.monotonic()
+        progress = Progress(seen.state, seen.jobs, seen.quanta_done, seen.quanta_failed, quanta_total, heard - began)
+        if (now := (progress.state, dict(progress.jobs), progress.quanta_done, progress.quanta_failed)) != told:
+            told = now
+            on_progress(progress)
+        if progress.is_over:
+            return progress
+        if progress.state == WmsStates.HELD.name and _resume(handle):
+            resumes += 1
+            if resumes > _MAX_RESUMES:
+                raise SiteFault(
+                    f"what runs the jobs died {resumes} times",
+                    handle.submit_path,
+                    "see driver.log there, then bps restart",
+                )
+        time.sleep(poll_s)
+
+
+def cancel(handle: Handle) -> str:
+    """Cancel a submission; returns what the service had to say."""
+    service = handle.service()
+    messages = []
+    for wms_id in service.list_submitted_jobs(handle.wms_id):
+        _, message = service.cancel(wms_id)
+        messages.append(message)
+    return "; ".join(message for message in messages if message)
+
+
+def _resume(handle: Handle) -> bool:
+    """Let the service go on where its runner died; other services than ours do so by themselves, or need a person."""
+    resume = getattr(handle.service(), "resume", None)
+    return bool(resume and resume(handle.wms_id))
+
+
+def _progress(report: WmsRunReport) -> Progress:
+    counts = report.job_state_counts or {}
+    facts = report.specific_info.context if report.specific_info else {}
+    return Progress(
+        state=(report.state or WmsStates.UNKNOWN).name,
+        jobs={state.name: count for state, count in counts.items() if count},
+        quanta_done=facts.get("quanta_succeeded"),
+        quanta_failed=facts.get("quanta_failed"),
+    )
