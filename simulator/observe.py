@@ -14,7 +14,8 @@ import numpy as np
 
 from drp_tasks.camera import PIXEL_SCALE_ARCSEC
 from simulator.detector import add_cosmic_rays, bleed, detector_truth, expose, read_out
-from simulator.optics import FAST_DRAWING, Optics
+from simulator.galaxies import Galaxies, add_galaxies, shear_matrix
+from simulator.optics import Optics
 from simulator.sky import Sky, make_sky, make_transients
 from simulator.survey import Stream, Survey, Visit
 
@@ -65,17 +66,16 @@ def objects(survey: Survey, visit: Visit, detector_id: int) -> np.ndarray:
     canvas = galsim.ImageD(survey.detector_px, survey.detector_px, xmin=0, ymin=0)
     x, y = optics.to_detector(sky.x_arcsec, sky.y_arcsec)
     flux = 10 ** (-0.4 * (sky.mag[visit.band] - optics.zero_point))
-    for index in np.flatnonzero(_within(x, y, survey.detector_px)):
-        if sky.is_star[index]:
-            _add_point(canvas, optics, x[index], y[index], flux[index])
-        else:
-            _add_galaxy(canvas, optics, sky, index, x[index], y[index], flux[index])
+    drawn = _within(x, y, survey.detector_px)
+    for index in np.flatnonzero(drawn & sky.is_star):
+        _add_point(canvas, optics, x[index], y[index], flux[index])
+    _add_galaxies(canvas.array, optics, sky, np.flatnonzero(drawn & ~sky.is_star), x, y, flux)
     transients = make_transients(survey)
     x, y = optics.to_detector(transients.x_arcsec, transients.y_arcsec)
     flux = 10 ** (-0.4 * (transients.mag - optics.zero_point))
     for index in np.flatnonzero(_within(x, y, survey.detector_px) & (transients.epoch == visit.epoch)):
         _add_point(canvas, optics, x[index], y[index], flux[index])
-    # Convolutions by FFT ring at the level of their accuracy.
+    # Transforms ring at the level of their accuracy.
     return canvas.array.clip(0.0)
 
 
@@ -85,29 +85,32 @@ def _within(x: np.ndarray, y: np.ndarray, size: int) -> np.ndarray:
 
 
 def _add_point(canvas: galsim.Image, optics: Optics, x: float, y: float, flux: float) -> None:
-    """Add a star; the stamp grows with the flux, so that what it cuts off stays below the noise."""
+    """Add a star with its PSF, pixel response included; what its stamp cuts off stays below the noise."""
     size = int(np.clip(32 + 20 * np.log10(max(flux, 2e3) / 2e3), 32, 120))
-    _add(canvas, optics.psf(x, y) * flux, x, y, size)
-
-
-def _add_galaxy(
-    canvas: galsim.Image, optics: Optics, sky: Sky, index: np.intp, x: float, y: float, flux: float
-) -> None:
-    profile = galsim.Sersic(
-        sky.sersic_index[index],
-        half_light_radius=sky.half_light_radius_arcsec[index] / PIXEL_SCALE_ARCSEC,
-        gsparams=FAST_DRAWING,
-    ).shear(g1=sky.shear_1[index], g2=sky.shear_2[index])
-    turned = profile.rotate(-optics.visit.rotation_rad * galsim.radians)
-    smeared = galsim.Convolve(turned, optics.psf(x, y), gsparams=FAST_DRAWING)
-    _add(canvas, smeared * flux, x, y, 80 if flux > 3e4 else 48)
-
-
-def _add(canvas: galsim.Image, profile: galsim.GSObject, x: float, y: float, size: int) -> None:
-    """Draw a profile that includes the pixel's response into a square stamp, and add what lies on the canvas."""
     column, row = round(float(x)), round(float(y))
     stamp = galsim.ImageD(size + 1, size + 1, xmin=column - size // 2, ymin=row - size // 2)
     overlap = stamp.bounds & canvas.bounds
     if overlap.isDefined():
-        profile.drawImage(stamp, scale=1.0, center=galsim.PositionD(float(x), float(y)), method="no_pixel")
+        centre = galsim.PositionD(float(x), float(y))
+        (optics.psf(x, y) * flux).drawImage(stamp, scale=1.0, center=centre, method="no_pixel")
         canvas[overlap] += stamp[overlap]
+
+
+def _add_galaxies(
+    light: np.ndarray, optics: Optics, sky: Sky, chosen: np.ndarray, x: np.ndarray, y: np.ndarray, flux: np.ndarray
+) -> None:
+    """Add the chosen galaxies of the sky; ``x``, ``y`` and ``flux`` have an entry for each of its objects."""
+    x, y = x[chosen], y[chosen]
+    add_galaxies(
+        light,
+        Galaxies(
+            x=x,
+            y=y,
+            flux_electron=flux[chosen],
+            half_light_radius_px=sky.half_light_radius_arcsec[chosen] / PIXEL_SCALE_ARCSEC,
+            sersic_index=sky.sersic_index[chosen],
+            shape=shear_matrix(sky.shear_1[chosen], sky.shear_2[chosen], -optics.visit.rotation_rad),
+            psf_fwhm_px=optics.fwhm_px(x, y),
+            psf_shape=shear_matrix(*optics.psf_shear(x, y)),
+        ),
+    )

@@ -106,7 +106,7 @@ def truth_visits(survey: Survey) -> Table:
     the detector.
     """
     sensitivity_mag = 2.5 * np.log10(camera_sensitivity(survey))
-    centre = survey.detector_px / 2 - 0.5
+    centre = np.array(survey.detector_px / 2 - 0.5)
     pairs = [(visit, detector.id) for visit in survey.visits for detector in survey.detectors]
     optics = [Optics(survey, visit, detector) for visit, detector in pairs]
     return Table(
@@ -115,7 +115,7 @@ def truth_visits(survey: Survey) -> Table:
             "detector": np.array([detector for _, detector in pairs], dtype=np.int32),
             "band": [visit.band for visit, _ in pairs],
             "zeroPoint": np.array([one.zero_point + sensitivity_mag for one in optics]) * u.mag,
-            "seeing": np.array([one.fwhm_px(centre, centre) * PIXEL_SCALE_ARCSEC for one in optics]) * u.arcsec,
+            "seeing": np.array([float(one.fwhm_px(centre, centre)) * PIXEL_SCALE_ARCSEC for one in optics]) * u.arcsec,
         }
     )
 
