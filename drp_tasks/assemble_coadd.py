@@ -17,13 +17,13 @@ import astropy.units as u
 import lsst.pex.config as pc
 import lsst.pipe.base as pb
 import numpy as np
-import sep
 from astropy.table import Table
 from lsst.images import MaskedImage
 from lsst.pipe.base import connectionTypes as ct
 from numpy.typing import NDArray
 from scipy.ndimage import binary_dilation, maximum_filter
 
+from drp_tasks.cleaning import fit_background
 from drp_tasks.images import masked_image, plane, single_plane, start_xy, unusable, wcs_of
 from drp_tasks.make_warp import WARP_DIMENSIONS, ImageHandle
 from drp_tasks.warping import fill_bad
@@ -174,12 +174,6 @@ def best_seeing(fwhm: NDArray[np.float64], fraction: float, at_least: int) -> ND
     return chosen
 
 
-def residual_background(array: NDArray[np.float32], bad: NDArray[np.bool_], mesh_px: int) -> NDArray[np.float32]:
-    """Estimate what background the visits' own subtraction has left, in meshes, sources clipped; (ny, nx)."""
-    background = sep.Background(np.ascontiguousarray(array, np.float32), mask=bad, bw=mesh_px, bh=mesh_px)
-    return np.asarray(background.back(dtype=np.float32))
-
-
 class AssembleCoaddConnections(
     pb.PipelineTaskConnections,  # type: ignore[call-arg]
     dimensions=COADD_DIMENSIONS,
@@ -309,7 +303,7 @@ class AssembleCoaddTask(pb.PipelineTask):
         no_data = (coverage < self.config.minCoverage) | (mean.count == 0)
         array = mean.array
         if self.config.backgroundMesh and not no_data.all():
-            array = array - residual_background(array, no_data | saturated, self.config.backgroundMesh)
+            array = array - fit_background(array, no_data | saturated, self.config.backgroundMesh).level
         covered_hole = no_data & (coverage >= self.config.minCoverage)
         planes = {"NO_DATA": no_data, "SAT": saturated & (coverage > 0), "CLIPPED": clipped, "INTRP": covered_hole}
         filled = np.where(covered_hole, fill_bad(array, no_data), np.where(no_data, 0, array))
