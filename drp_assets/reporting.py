@@ -15,7 +15,7 @@ import dagster as dg
 
 from drp_assets.events import log_check, log_materialization
 from drp_assets.keys import COMPLETE, ProductAsset
-from launchers.outcome import Outcome, QuantumFailure
+from launchers.outcome import DatasetCount, Outcome, QuantumFailure
 from planning.release import Release
 from resources.site import Site
 from validation.counts import Severity, check_counts
@@ -81,7 +81,7 @@ def write_failures(path: Path, failures: Sequence[QuantumFailure]) -> Path:
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["task", "data_id", "exception", "message", "log"])
-        writer.writerows([f.task, f.data_id, f.exception, f.message, f.log] for f in failures)
+        writer.writerows([f.task, _data_id(f), f.exception, f.message, f.log] for f in failures)
     return path
 
 
@@ -96,43 +96,39 @@ def _report_partition(
     pictures: Mapping[tuple[str, str, str], dg.MetadataValue],
 ) -> None:
     place = (asset.dataset_type, partition, asset.band)
-    made = outcome.datasets.get(place)
-    count, size = (made.count, made.bytes) if made else (0, 0)
-    expected = outcome.expected.get(place, 0)
+    made = outcome.datasets.get(place, DatasetCount())
     key = partition or None
-    if count:
-        log_materialization(context, asset.key, key, _metadata(site, asset, outcome, count, expected, size, table))
+    # A partition of which nothing was expected is as done as it will be: what depends on it needn't wait.
+    if made.count or (outcome.worked and not made.expected):
+        log_materialization(context, asset.key, key, _metadata(site, asset, outcome, made, table))
     for result in check_counts(
         asset.dataset_type,
-        {partition: expected},
-        {partition: count},
+        {partition: made.expected},
+        {partition: made.count},
         least_fraction=release.validation.least_product_fraction,
     ):
-        metadata: dict[str, Any] = {"expected": expected, "found": count}
+        metadata: dict[str, Any] = {"expected": made.expected, "found": made.count}
         if picture := pictures.get(place):
             metadata["picture"] = picture
         severity = dg.AssetCheckSeverity.ERROR if result.severity is Severity.ERROR else dg.AssetCheckSeverity.WARN
-        # Nothing expected and nothing made is no product of this partition: that is for whoever asked to look at.
         log_check(
             context,
             asset.key,
             COMPLETE,
             key,
-            passed=result.passed and count > 0,
+            passed=result.passed and outcome.worked,
             metadata=metadata,
             severity=severity,
             description=result.message,
         )
 
 
-def _metadata(
-    site: Site, asset: ProductAsset, outcome: Outcome, count: int, expected: int, size: int, table: Path
-) -> dict[str, Any]:
+def _metadata(site: Site, asset: ProductAsset, outcome: Outcome, made: DatasetCount, table: Path) -> dict[str, Any]:
     task = outcome.tasks.get(asset.product.task) if asset.product else None
-    metadata: dict[str, Any] = {
-        "datasets": count,
-        "datasets expected": expected,
-        "bytes": size,
+    return {
+        "datasets": made.count,
+        "datasets expected": made.expected,
+        "bytes": made.bytes,
         "quanta done": task.succeeded if task else 0,
         "quanta failed": task.failed if task else 0,
         "quanta with caveats": task.caveats if task else 0,
@@ -142,7 +138,6 @@ def _metadata(
         "collection": outcome.run_collection,
         "failed quanta": link(site, table),
     }
-    return metadata
 
 
 def link(site: Site, path: Path) -> dg.MetadataValue:
@@ -162,9 +157,13 @@ def link(site: Site, path: Path) -> dg.MetadataValue:
 
 def _failure_table(failures: Sequence[QuantumFailure]) -> dg.MetadataValue:
     lines = ["| task | data ID | exception | message |", "|---|---|---|---|"]
-    lines += [f"| {f.task} | {f.data_id} | {f.exception} | {f.message} |" for f in failures[:_SHOWN_FAILURES]]
+    lines += [f"| {f.task} | {_data_id(f)} | {f.exception} | {f.message} |" for f in failures[:_SHOWN_FAILURES]]
     return dg.MetadataValue.md("\n".join(lines))
 
 
+def _data_id(failure: QuantumFailure) -> str:
+    return ", ".join(f"{key}={value}" for key, value in failure.data_id.items())
+
+
 def _one_line(failure: QuantumFailure) -> str:
-    return f"{failure.task} {failure.data_id}: {failure.exception}: {failure.message}"
+    return f"{failure.task} {_data_id(failure)}: {failure.exception}: {failure.message}"

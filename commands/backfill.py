@@ -1,0 +1,139 @@
+"""`drp backfill`: reprocess a step over any of its partitions, as few submissions.
+
+Belongs here: the command and its request to Dagster's API. Doesn't: how a backfill runs (`drp_assets.steps`).
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import requests
+import typer
+from rich.console import Console
+
+from drp_assets.definitions import RELEASES
+from drp_assets.keys import product_assets
+from drp_assets.plans import plan_of
+from planning.pipeline import PipelinePlan, Sharding, Step
+from planning.release import Release, read_release
+from resources.errors import Rejected, SiteFault
+from resources.site import read_site
+
+_TIMEOUT_S = 60
+_BACKFILL = """
+mutation Backfill($params: LaunchBackfillParams!) {
+  launchPartitionBackfill(backfillParams: $params) {
+    __typename
+    ... on LaunchBackfillSuccess { backfillId }
+    ... on PythonError { message }
+    ... on PartitionKeysNotFoundError { message }
+    ... on UnauthorizedError { message }
+  }
+}
+"""
+_RUN = """
+mutation Run($params: ExecutionParams!) {
+  launchPipelineExecution(executionParams: $params) {
+    __typename
+    ... on LaunchRunSuccess { run { runId } }
+    ... on PythonError { message }
+  }
+}
+"""
+
+
+def launch_backfill(
+    url: str, release: Release, step: Step, partitions: list[str], config: list[str], *, skip_existing: bool = False
+) -> str:
+    """Ask Dagster to run a step again.
+
+    Parameters
+    ----------
+    url
+        Of the web UI.
+    release, step
+        What to run.
+    partitions
+        Keys; ignored for a step that runs whole.
+    config
+        Overrides for these runs, each ``task:field=value``.
+    skip_existing
+        Leave out what earlier runs have made.
+
+    Returns
+    -------
+    identifier
+        Of the backfill, or of the run of a step that runs whole.
+
+    Raises
+    ------
+    resources.errors.SiteFault
+        Dagster doesn't answer.
+    resources.errors.Rejected
+        It refuses: no such partition.
+    """
+    keys = [{"path": list(asset.key.path)} for asset in product_assets(release, step)]
+    operation = f"{release.name}__{step.short}"
+    run_config = {"ops": {operation: {"config": {"config": config, "skip_existing": skip_existing}}}}
+    if step.sharding is Sharding.WHOLE:
+        selector = {
+            "repositoryLocationName": release.name,
+            "repositoryName": "__repository__",
+            "pipelineName": "__ASSET_JOB",
+            "assetSelection": keys,
+        }
+        answer = _ask(url, _RUN, {"selector": selector, "runConfigData": run_config})
+        return str(answer["run"]["runId"])
+    params = {
+        "assetSelection": keys,
+        "partitionNames": partitions,
+        "runConfigData": run_config,
+        "title": f"{release.name} {step.short}",
+    }
+    return str(_ask(url, _BACKFILL, params)["backfillId"])
+
+
+def _ask(url: str, query: str, params: dict[str, Any]) -> dict[str, Any]:
+    try:
+        answer = requests.post(
+            f"{url}/graphql", json={"query": query, "variables": {"params": params}}, timeout=_TIMEOUT_S
+        ).json()
+    except (requests.RequestException, ValueError) as error:
+        raise SiteFault("Dagster's web server doesn't answer", url, "is it running there?") from error
+    if "errors" in answer:
+        raise Rejected(answer["errors"][0]["message"].splitlines()[0], url)
+    (result,) = answer["data"].values()
+    if "message" in result:
+        raise Rejected(result["message"].strip().splitlines()[0], url)
+    return dict(result)
+
+
+def find_step(name: str, step: str) -> tuple[Release, PipelinePlan, Step]:
+    """Read a release and find one of its steps.
+
+    Parameters
+    ----------
+    name
+        The release's.
+    step
+        The step's label or its first word.
+    """
+    release = read_release(RELEASES / f"{name}.yaml")
+    plan = plan_of(release, read_site().state / "plans")
+    return release, plan, plan.step(step)
+
+
+def backfill(
+    release: Annotated[str, typer.Argument(help="name of the release")],
+    step: Annotated[str, typer.Argument(help="such as step3a")],
+    partitions: Annotated[list[str] | None, typer.Argument(help="day_obs or tracts; none for a whole step")] = None,
+    url: Annotated[str, typer.Option(envvar="DRP_UI", help="address of Dagster's web UI")] = "http://127.0.0.1:3000",
+    config: Annotated[list[str] | None, typer.Option("-c", help="task:field=value, for these runs only")] = None,
+    skip_existing: Annotated[bool, typer.Option(help="leave out what earlier runs have made")] = False,
+) -> None:
+    """Run a step again over some of its partitions."""
+    found, _, chosen = find_step(release, step)
+    if chosen.sharding is not Sharding.WHOLE and not partitions:
+        raise Rejected("no partition is named", chosen.label, f"name one or more {chosen.sharding.value}")
+    identifier = launch_backfill(url, found, chosen, partitions or [], config or [], skip_existing=skip_existing)
+    Console().print(f"{found.name} {chosen.label}: {identifier}, see {url}/runs")

@@ -1,0 +1,193 @@
+"""The demonstration: a simulated survey and everything that processes it, under one folder, on this machine alone.
+
+Belongs here: preparing, starting, feeding, watching and ending it. Doesn't: the command's options (`commands.demo`), or
+showing progress (`commands.progress`).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import dagster as dg
+
+from commands.progress import ReleaseProgress, Standing, read_progress
+from commands.site import prepare_site
+from drp_assets.definitions import RELEASES
+from drp_assets.plans import plan_of
+from planning.release import read_release
+from resources.errors import SiteFault
+from resources.kafka import LastError, make_producer
+from resources.site import PROFILE_VARIABLE, read_site
+from services.dagster_platform import DagsterPlatform, ReportServer, make_laptop_instance
+from services.embedded_kafka import EmbeddedKafka
+from simulator.delivery import Delivery, simulate
+from simulator.messages import Announcement
+from simulator.survey import Survey
+
+TOP = Path(__file__).parent.parent
+PROFILE = TOP / "deploy" / "sites" / "laptop.yaml"
+_IDLE_LIMIT_S = 45.0
+"""With nothing running for this long, what isn't complete will not become so by itself."""
+
+_POLL_S = 1.0
+_FLUSH_S = 60.0
+
+Report = Callable[[str], None]
+
+
+class Demonstration:
+    """A release of a simulated survey, from messages to scorecard.
+
+    Parameters
+    ----------
+    state
+        Folder of everything that it makes.
+    survey
+        What is simulated; the release of the same name processes it.
+    """
+
+    def __init__(self, state: Path, survey: Survey) -> None:
+        self.state = state.resolve()
+        self.survey = survey
+        self.reports = ReportServer(self.state / "services" / "reports", {}, self.state / "reports")
+        self.variables = {
+            "DRP_STATE": str(self.state),
+            "DRP_REPORTS_URL": self.reports.address,
+            PROFILE_VARIABLE: str(PROFILE),
+            "OPENBLAS_NUM_THREADS": "1",
+            "OMP_NUM_THREADS": "1",
+        }
+        os.environ.update(self.variables)
+        self.site = read_site()
+        self.release = read_release(RELEASES / f"{survey.name}.yaml")
+        self.home = self.state / "dagster"
+        topics = {f"LAPTOP-{scope}": 1 for scope in ("raw", "calib", "refcat", "truth")}
+        self.kafka = EmbeddedKafka(self.state / "kafka", topics)
+        locations = ["site", self.release.name]
+        self.platform = DagsterPlatform(self.state / "services", self.home, locations, self.variables)
+
+    @property
+    def ui(self) -> str:
+        """Address of the web UI."""
+        return self.platform.web_ui.address
+
+    def forget(self) -> None:
+        """Stop what runs and remove all state, the simulated survey excepted."""
+        self.stop()
+        for path in self.state.iterdir():
+            if path.name != "survey":
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+    def start(self, report: Report) -> Delivery:
+        """Prepare the site, simulate the survey and start every service; what is there already stays.
+
+        Parameters
+        ----------
+        report
+            Is told what is being done.
+
+        Returns
+        -------
+        delivery
+            The survey, ready to be announced.
+        """
+        report("preparing the site")
+        prepare_site(self.site, self.survey.skymap)
+        plan_of(self.release, self.site.state / "plans")
+        make_laptop_instance(TOP / "dagster.yaml", self.home)
+        processes = os.cpu_count() or 1
+        with ThreadPoolExecutor() as starters:
+            started = [starters.submit(self.kafka.start), starters.submit(self.reports.start)]
+            delivery = simulate(
+                self.survey,
+                self.state / "survey",
+                processes,
+                lambda what, done, of: report(f"simulating the survey: {what} {done}/{of}"),
+            )
+            report("starting Dagster")
+            started.append(starters.submit(self.platform.start))
+            for future in started:
+                future.result()
+        return delivery
+
+    def publish(self, delivery: Delivery) -> int:
+        """Announce the survey's files in Kafka, unless this very cluster has been told already.
+
+        Parameters
+        ----------
+        delivery
+            The survey.
+
+        Returns
+        -------
+        published
+            How many messages were written now.
+        """
+        done = self.state / "published.json"
+        cluster = self.kafka.address
+        if done.is_file() and json.loads(done.read_text()) == [cluster, self.kafka.pid]:
+            return 0
+        errors = LastError()
+        producer = make_producer(self.site.kafka, errors)
+        count = 0
+        for message in delivery.messages(Announcement()):
+            producer.produce(message.topic, value=message.value, key=message.key)
+            count += 1
+        if producer.flush(_FLUSH_S):
+            raise SiteFault("messages could not be written", f"Kafka at {cluster}", f"see {self.kafka.log}")
+        done.write_text(json.dumps([cluster, self.kafka.pid]))
+        return count
+
+    def watch(self, show: Callable[[ReleaseProgress], None]) -> Standing:
+        """Wait until the release is complete, or can't become so.
+
+        Parameters
+        ----------
+        show
+            Is given the progress every second.
+        """
+        plan = plan_of(self.release, self.site.state / "plans")
+        idle_since = time.monotonic()
+        with self.instance() as instance:
+            while True:
+                progress = read_progress(instance, self.site.ledger, self.release, plan)
+                show(progress)
+                if progress.complete:
+                    return Standing.COMPLETE
+                if progress.running:
+                    idle_since = time.monotonic()
+                elif time.monotonic() - idle_since > _IDLE_LIMIT_S:
+                    return Standing.STUCK
+                time.sleep(_POLL_S)
+
+    @contextmanager
+    def instance(self) -> Iterator[dg.DagsterInstance]:
+        """Open the demonstration's Dagster instance."""
+        with dg.DagsterInstance.from_config(str(self.home)) as instance:
+            yield instance
+
+    def failures(self) -> Mapping[str, str]:
+        """Give what failed and has not been made good: asset and first line of the cause."""
+        with self.instance() as instance:
+            found = {}
+            for record in instance.get_run_records(dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE])):
+                run = record.dagster_run
+                events = instance.all_logs(run.run_id, of_type=dg.DagsterEventType.STEP_FAILURE)
+                data = events[0].dagster_event.step_failure_data if events and events[0].dagster_event else None
+                message = data.error.message if data and data.error else "its process ended"
+                assets = sorted(key.to_user_string() for key in run.asset_selection or ())
+                found[assets[0] if assets else run.run_id] = message.strip().splitlines()[0]
+            return found
+
+    def stop(self) -> None:
+        """Stop every service."""
+        self.platform.stop()
+        self.reports.stop()
+        self.kafka.stop()

@@ -1,0 +1,40 @@
+"""`drp plan`: what a pipeline's steps make, shown or exported for sites where its tasks can't be imported.
+
+Belongs here: the subcommands, thin. Doesn't: building a plan (`planning.pipeline`).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from planning.pipeline import build_plan
+
+app = typer.Typer(no_args_is_help=True, help="A pipeline's steps and products.")
+
+
+@app.command("show")
+def show(pipeline: Annotated[str, typer.Argument(help="URI of the pipeline's YAML")]) -> None:
+    """Show steps, their partitions, inputs and products."""
+    plan = build_plan(pipeline)
+    table = Table("step", "partitioned by", "tasks", "from", "makes")
+    for step in plan.steps:
+        made = ", ".join(product.name for product in step.products)
+        table.add_row(step.label, step.sharding.value, ", ".join(step.tasks), ", ".join(step.inputs), made)
+    Console().print(table)
+
+
+@app.command("export")
+def export(
+    pipeline: Annotated[str, typer.Argument(help="URI of the pipeline's YAML")],
+    out: Annotated[Path, typer.Argument(help="file to write; name it in the release's `plan`")],
+) -> None:
+    """Write the plan to a file; run it where the pipeline's tasks can be imported."""
+    plan = build_plan(pipeline)
+    out.write_text(plan.model_dump_json(indent=1) + "\n")
+    products = sum(len(step.products) for step in plan.steps)
+    Console().print(f"{out}: {len(plan.steps)} steps, {products} products")

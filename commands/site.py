@@ -1,0 +1,63 @@
+"""`drp site`: making a site ready for its first message.
+
+Belongs here: the subcommands, thin. Doesn't: what a profile means (`resources.site`).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+import yaml
+from rich.console import Console
+
+from drp_tasks.skymap import TangentSkyMap, register_skymap
+from resources.butler import make_repository, open_butler
+from resources.errors import Rejected
+from resources.site import Site, read_site
+
+app = typer.Typer(no_args_is_help=True, help="Make a site ready.")
+
+
+def prepare_site(profile: Site, skymap: TangentSkyMap) -> bool:
+    """Make the site's Butler and register instrument and skymap; what is there already stays.
+
+    Parameters
+    ----------
+    profile
+        The site.
+    skymap
+        The sky's grid.
+
+    Returns
+    -------
+    made
+        Whether the repository was made now.
+    """
+    from lsst.daf.butler import CollectionType
+    from lsst.pipe.base import Instrument
+
+    profile.state.mkdir(parents=True, exist_ok=True)
+    made = make_repository(profile.butler)
+    butler = open_butler(profile.butler, writeable=True)
+    Instrument.from_string(profile.arrivals.instrument).register(butler.registry)
+    register_skymap(butler, skymap, "skymaps")
+    if profile.arrivals.calibration_collection:
+        butler.collections.register(profile.arrivals.calibration_collection, CollectionType.CALIBRATION)
+    return made
+
+
+@app.command("prepare")
+def prepare(
+    skymap: Annotated[Path, typer.Argument(help="YAML of the skymap's parameters")],
+    profile: Annotated[Path | None, typer.Option("--site", help="site profile; by default $DRP_SITE")] = None,
+) -> None:
+    """Make the Butler repository, and register instrument and skymap."""
+    found = read_site(profile)
+    try:
+        grid = TangentSkyMap.from_dict(yaml.safe_load(skymap.read_text()))
+    except (OSError, TypeError, KeyError, ValueError, yaml.YAMLError) as error:
+        raise Rejected(f"is no skymap: {error}", str(skymap), "give its parameters as YAML") from error
+    made = prepare_site(found, grid)
+    Console().print(f"{found.butler.repository} {'made' if made else 'was there'}; skymap {grid.name} registered")
