@@ -1,0 +1,201 @@
+"""The template of one detector-visit: template coadds of its band, warped onto the detector's pixels.
+
+Belongs here: which part of which patch is needed, and putting the warped parts together.
+Doesn't: resampling itself (`drp_tasks.warping`), or matching the template's PSF (`drp_tasks.subtract_images`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import lsst.images as li
+import lsst.pex.config as pc
+import lsst.pipe.base as pb
+import numpy as np
+from astropy import units as u
+from astropy.wcs import WCS
+from lsst.pipe.base import connectionTypes as ct
+from numpy.typing import NDArray
+
+from drp_tasks.images import UNUSABLE, masked_image, plane, start_xy, unusable, wcs_from_text, wcs_of
+from drp_tasks.reprocess_visit_image import detector_row
+from drp_tasks.skymap import TangentSkyMap
+from drp_tasks.warping import Box, footprint_box, map_pixels, touched, warp_mapped
+
+
+@dataclass(frozen=True, eq=False)
+class Template:
+    """Patches of sky on a detector's pixels, arrays of the detector's shape.
+
+    Parameters
+    ----------
+    array, variance
+        Flux in nJy and its variance in nJy², zero where nothing covers the pixel.
+    covered
+        Where a patch gave a pixel that may be used.
+    planes
+        Mask planes of the patches, where they are why no patch gave a pixel.
+    """
+
+    array: NDArray[np.float32]
+    variance: NDArray[np.float32]
+    covered: NDArray[np.bool_]
+    planes: dict[str, NDArray[np.bool_]]
+
+
+def assemble_template(patches: Iterable[li.MaskedImage], wcs: WCS, shape: tuple[int, int]) -> Template:
+    """Warp patches onto a detector; where patches overlap, the first one with a usable pixel gives it.
+
+    Parameters
+    ----------
+    patches
+        Coadds, or cut-outs of them, each with its WCS.
+    wcs
+        WCS of the detector.
+    shape
+        Rows and columns of the detector.
+    """
+    array, variance = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
+    covered = np.zeros(shape, bool)
+    planes = {name: np.zeros(shape, bool) for name in UNUSABLE if name != "NO_DATA"}
+    detector = Box(0, 0, shape[1], shape[0])
+    for patch in patches:
+        patch_wcs = wcs_of(patch)
+        box = footprint_box(patch_wcs, patch.image.array.shape, wcs, start_xy=start_xy(patch)).intersection(detector)
+        if 0 in box.shape:
+            continue
+        pixel_map = map_pixels(patch_wcs, wcs, box, start_xy(patch))
+        warped = warp_mapped(patch.image.array, patch.variance.array, unusable(patch), pixel_map)
+        here = box.slices_within(detector)
+        new = ~warped.bad & ~covered[here]
+        array[here][new], variance[here][new] = warped.array[new], warped.variance[new]
+        covered[here] |= new
+        for name, carried in planes.items():
+            carried[here] |= touched(plane(patch, name), pixel_map)
+    return Template(array, variance, covered, {name: carried & ~covered for name, carried in planes.items()})
+
+
+def needed_box(outer: li.Box, tract_wcs: WCS, wcs: WCS, shape: tuple[int, int]) -> li.Box | None:
+    """Find the part of a patch that a detector needs, or `None` if they don't overlap.
+
+    Parameters
+    ----------
+    outer
+        The patch's outer box, in tract pixels.
+    tract_wcs, wcs
+        WCSs of the tract and of the detector.
+    shape
+        Rows and columns of the detector.
+    """
+    overlap = footprint_box(wcs, shape, tract_wcs, margin=8).intersection(Box.of(outer))
+    return None if 0 in overlap.shape else overlap.bbox
+
+
+class BuildTemplateConnections(pb.PipelineTaskConnections, dimensions=("instrument", "visit", "detector")):  # type: ignore[call-arg]
+    """Data sets of `BuildTemplateTask`: the coadds' band is the visit's, which the data ID implies."""
+
+    visitImage = ct.Input(
+        doc="Image of the detector; only its box is read.",
+        name="visit_image",
+        storageClass="MaskedImageV2",
+        dimensions=("instrument", "visit", "detector"),
+        deferLoad=True,
+    )
+    visitSummary = ct.Input(
+        doc="WCS of every detector of the visit.",
+        name="visit_summary",
+        storageClass="ArrowAstropy",
+        dimensions=("instrument", "visit"),
+    )
+    skyMap = ct.Input(
+        doc="Geometry of tracts and patches.",
+        name="skyMap",
+        storageClass="StructuredDataDict",
+        dimensions=("skymap",),
+    )
+    coadds = ct.Input(
+        doc="Template coadds of the visit's band that overlap the detector.",
+        name="template_coadd",
+        storageClass="MaskedImageV2",
+        dimensions=("skymap", "tract", "patch", "band"),
+        multiple=True,
+        deferLoad=True,
+    )
+    template = ct.Output(
+        doc="Template on the detector's pixels, not yet matched to the visit's PSF.",
+        name="template_detector",
+        storageClass="MaskedImageV2",
+        dimensions=("instrument", "visit", "detector"),
+    )
+
+
+class BuildTemplateConfig(pb.PipelineTaskConfig, pipelineConnections=BuildTemplateConnections):  # type: ignore[call-arg]
+    """How much of a detector needs a template."""
+
+    minCoverage = pc.Field[float](
+        doc="Least part of the detector's pixels with a template for a difference to be worth it.", default=0.05
+    )
+
+
+class BuildTemplateTask(pb.PipelineTask):
+    """Warp the template coadds that overlap a detector onto its pixels."""
+
+    ConfigClass = BuildTemplateConfig
+    _DefaultName = "buildTemplate"
+    config: BuildTemplateConfig
+
+    def runQuantum(self, butlerQC: pb.QuantumContext, inputRefs: Any, outputRefs: Any) -> None:
+        """Read the needed parts of the patches only, and write the template."""
+        summary = butlerQC.get(inputRefs.visitSummary)
+        skymap = TangentSkyMap.from_dict(butlerQC.get(inputRefs.skyMap))
+        box = butlerQC.get(inputRefs.visitImage).get(component="bbox")
+        wcs = wcs_from_text(str(detector_row(summary, butlerQC.quantum.dataId["detector"])["wcs"]))
+        handles = sorted(
+            butlerQC.get(inputRefs.coadds), key=lambda handle: (handle.dataId["tract"], handle.dataId["patch"])
+        )
+        shape = (box.y.size, box.x.size)
+        parts = []
+        for handle in handles:
+            tract, patch = handle.dataId["tract"], handle.dataId["patch"]
+            part = needed_box(skymap.outer_box(patch), skymap.wcs(tract), wcs, shape)
+            if part is not None:
+                parts.append(handle.get(parameters={"bbox": part}))
+        butlerQC.put(self.run(parts, wcs=wcs, shape=shape), outputRefs)
+
+    def run(self, patches: Sequence[li.MaskedImage], *, wcs: WCS, shape: tuple[int, int]) -> pb.Struct:
+        """Assemble.
+
+        Parameters
+        ----------
+        patches
+            Template coadds or cut-outs of them.
+        wcs, shape
+            The detector's WCS and (rows, columns).
+
+        Returns
+        -------
+        struct
+            ``template``, a masked image in nJy; NO_DATA where no patch gives a usable pixel.
+
+        Raises
+        ------
+        lsst.pipe.base.NoWorkFound
+            If too little of the detector lies on template coadds.
+        """
+        template = assemble_template(patches, wcs, shape)
+        coverage = float(template.covered.mean())
+        if coverage < self.config.minCoverage:
+            raise pb.NoWorkFound(f"template coadds cover {coverage:.1%} of the detector")
+        self.metadata["n_patches"] = len(patches)
+        self.metadata["coverage"] = coverage
+        return pb.Struct(
+            template=masked_image(
+                template.array,
+                template.variance,
+                {**template.planes, "NO_DATA": ~template.covered},
+                unit=u.nJy,
+                wcs=wcs,
+            )
+        )
