@@ -44,6 +44,14 @@ IDLE_S = 900.0
 _LOOK_S = 2.0
 _LONGEST_ADDRESS = 100
 
+_SINGLE_THREADED = {
+    "OPENBLAS_NUM_THREADS": "1",
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "JE_ARROW_MALLOC_CONF": "background_thread:false",
+}
+"""What keeps the preloaded libraries from starting threads, of which a fork would have only the one that forks."""
+
 PROGRAMS: Mapping[str, str] = {
     "pipetask": "lsst.ctrl.mpexec.cli.pipetask",
     "butler": "lsst.daf.butler.cli.butler",
@@ -142,7 +150,7 @@ def start(state: Path, *, idle_s: float = IDLE_S) -> None:
         if lock is None or _is_there(state):
             return
         command = [sys.executable, "-m", "launchers.warm", str(state), str(idle_s)]
-        environment = dict(os.environ) | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+        environment = dict(os.environ) | _SINGLE_THREADED
         server = start_detached(command, state / "warm.log", environment=environment)
         deadline = time.monotonic() + 20.0
         while server.is_alive and time.monotonic() < deadline and not _is_there(state):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from lsst.ctrl.bps import WmsRunReport, WmsStates
 
@@ -142,6 +142,20 @@ def cancel(handle: Handle) -> str:
         _, message = service.cancel(wms_id)
         messages.append(message)
     return "; ".join(message for message in messages if message)
+
+
+def restart(handle: Handle) -> Handle:
+    """Let the service do again what did not succeed, in the same submission.
+
+    Raises
+    ------
+    resources.errors.SiteFault
+        The service will not.
+    """
+    wms_id, _, message = handle.service().restart(handle.wms_id)
+    if wms_id is None:
+        raise SiteFault(f"it cannot be restarted: {message}", handle.name, "see the batch system")
+    return replace(handle, wms_id=str(wms_id))
 
 
 def _resume(handle: Handle) -> bool:
