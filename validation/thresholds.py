@@ -18,7 +18,7 @@ Limit = float | tuple[float, float]
 
 
 class Limits(Protocol):
-    """What of a threshold decides about a number; `planning.release.Threshold` and `validation.scorecard.Row` have it."""
+    """What of a threshold decides about a number: a release's thresholds and a scorecard's rows have it."""
 
     @property
     def kind(self) -> str:
