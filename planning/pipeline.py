@@ -157,8 +157,11 @@ def build_plan(pipeline: str) -> PipelinePlan:
     try:
         graph = Pipeline.from_uri(pipeline).to_graph()
         graph.resolve()
-    except ImportError:
-        return steps
+    except ModuleNotFoundError as error:
+        # A stack that isn't installed is a site's choice; a module missing from one that is, is a fault.
+        if error.name and importlib.util.find_spec(error.name.partition(".")[0]) is None:
+            return steps
+        raise Rejected(f"a task can't be imported: {error}", pipeline, "mend the pipeline") from error
     except Exception as error:
         raise Rejected(f"does not parse: {str(error).splitlines()[0]}", pipeline, "mend the pipeline") from error
     return steps.model_copy(
