@@ -1,7 +1,8 @@
 """Kafka into the ledger: what is new is read once, and the ledger knows how far.
 
-Partitions are assigned from the ledger's own offsets; the consumer group's offsets are written afterwards, for displays of
-lag only. Messages and offsets go into the ledger in one transaction, so nothing is lost or counted twice whoever dies when.
+Partitions are assigned from the ledger's own offsets; the consumer group's offsets are written afterwards, for displays
+of lag only. Messages and offsets go into the ledger in one transaction, so nothing is lost or counted twice, whoever
+dies when.
 
 Belongs here: one bounded drain. Doesn't: understanding messages (`arrivals.message`), or deciding when to drain
 (`sensors`, `arrivals.daemon`).
@@ -177,7 +178,11 @@ class _Drain:
 
     def run(self) -> DrainResult:
         spans = self._spans()
-        unread = {partition: span for partition, span in spans.items() if span.position < span.end}
+        unread = {
+            partition: span
+            for partition, span in spans.items()
+            if span.position < span.end or partition in self._unrecorded_expired
+        }
         if unread:
             self._consumer.assign([TopicPartition(p.topic, p.number, span.position) for p, span in unread.items()])
             self._read(unread)

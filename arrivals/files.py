@@ -1,0 +1,105 @@
+"""The announced file as it is seen from here: where it lies, and whether it is the file that was announced.
+
+Belongs here: the site's path rules, and comparing size and checksum. Doesn't: what the file holds.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from typing import Literal
+from urllib.parse import unquote
+
+from lsst.daf.butler import Butler
+from lsst.resources import ResourcePath
+
+from resources.errors import Rejected, Retriable
+from resources.site import PathRule
+
+SAMPLED_ONE_IN = 20
+"""With the policy ``sample``, the checksum of one file in so many is computed; which ones depends on the DID alone."""
+
+_CHUNK_BYTES = 2**20
+
+Policy = Literal["always", "sample", "size"]
+
+
+def locate(url: str, rules: Sequence[PathRule]) -> ResourcePath:
+    """Where a replica is seen from here.
+
+    Parameters
+    ----------
+    url
+        As announced by Rucio.
+    rules
+        The site's prefixes; the longest that fits counts, and it fits only at the end of a folder's name.
+
+    Raises
+    ------
+    resources.errors.Rejected
+        The URL lies outside all prefixes, or tries to climb out of one.
+    """
+    for rule in sorted(rules, key=lambda rule: len(rule.announced), reverse=True):
+        prefix = rule.announced.rstrip("/")
+        if not url.startswith(f"{prefix}/"):
+            continue
+        rest = url[len(prefix) :].lstrip("/")
+        if {".", ".."} & set(unquote(rest).replace("\\", "/").split("/")) or any(sign in rest for sign in "?#"):
+            raise Rejected("is not a plain path below the prefix that this site maps", url, f"prefix: {prefix}")
+        return ResourcePath(f"{rule.local.rstrip('/')}/{rest}", forceDirectory=False)
+    if url.startswith("file:"):
+        raise Rejected("somebody put file:// before the URL", url, "announce it with the RSE's own prefix")
+    mapped = ", ".join(rule.announced for rule in rules)
+    raise Rejected("lies outside the prefixes that this site maps", url, f"mapped in arrivals.paths: {mapped}")
+
+
+def verify(file: ResourcePath, *, size: int | None, adler32: str | None, policy: Policy, did: str) -> None:
+    """Compare a file with what was announced.
+
+    Parameters
+    ----------
+    file
+        Where it is seen from here.
+    size, adler32
+        As announced; what wasn't announced isn't compared.
+    policy
+        Whether the checksum is computed always, for a sample, or never. The size is always compared.
+    did
+        Decides whether it is in the sample.
+
+    Raises
+    ------
+    resources.errors.Retriable
+        The file isn't there.
+    resources.errors.Rejected
+        It is another file, or damaged.
+    """
+    try:
+        found = file.size()
+    except FileNotFoundError as error:
+        raise Retriable("file is not there", str(file), "is the file system mounted, or the replica gone?") from error
+    if size is not None and found != size:
+        raise Rejected(f"has {found:,} bytes, but {size:,} were announced", str(file), "have it transferred again")
+    if adler32 is None or policy == "size" or (policy == "sample" and zlib.crc32(did.encode()) % SAMPLED_ONE_IN):
+        return
+    computed = adler32_of(file)
+    if computed != adler32:
+        raise Rejected(f"has adler32 {computed}, but {adler32} was announced", str(file), "have it transferred again")
+
+
+def adler32_of(file: ResourcePath) -> str:
+    """The adler32 of a file, as eight hex digits."""
+    checksum = 1
+    with file.open("rb") as stream:
+        while chunk := stream.read(_CHUNK_BYTES):
+            checksum = zlib.adler32(chunk, checksum)
+    return f"{checksum:08x}"
+
+
+def zip_transfer(butler: Butler, file: ResourcePath) -> str | None:
+    """How a zip is taken over without a copy: none in the Butler's own root, else ``direct``.
+
+    For single files ``Butler.ingest`` decides this by itself, with ``transfer="split"``.
+    """
+    roots = [root for root in butler.get_datastore_roots().values() if root is not None]
+    return None if any(file.relative_to(root) is not None for root in roots) else "direct"

@@ -1,0 +1,171 @@
+"""What became of a row in one attempt: errors turned into states, and one bad member found in a batch.
+
+Belongs here: the decision from an error to a state with a reason, and the bisection that isolates a bad member.
+Doesn't: raising the errors, or storing the states.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Self
+
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+
+from arrivals.records import LedgerRow, Settlement
+from arrivals.states import State
+from resources.errors import OperatorError, Retriable, SiteFault, Waiting
+
+MAX_ATTEMPTS = 6
+"""After so many attempts what is only retriable goes to quarantine, where an operator sees it."""
+
+FIRST_RETRY_S = 20.0
+"""The first retry comes after about this long, and each next one after twice as long."""
+
+LOOK_AGAIN_S = 900.0
+"""What waits for dimensions is looked at after about this long even if nothing woke it: others use the Butler too."""
+
+_REASON_CHARACTERS = 600
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one row.
+
+    Parameters
+    ----------
+    row
+        Which.
+    state, reason, waits_for, retry_s
+        Its next state, why, what would wake it, and after how many seconds it is tried again.
+    datasets
+        How many datasets are in the Butler because of it.
+    day_obs, exposure
+        What was learned about it.
+    """
+
+    row: LedgerRow
+    state: State
+    reason: str = ""
+    waits_for: str | None = None
+    retry_s: float | None = None
+    datasets: int = 0
+    day_obs: int | None = None
+    exposure: int | None = None
+
+    @classmethod
+    def ingested(
+        cls, row: LedgerRow, datasets: int, *, day_obs: int | None = None, exposure: int | None = None
+    ) -> Self:
+        """It is in the Butler."""
+        return cls(row, State.INGESTED, datasets=datasets, day_obs=day_obs, exposure=exposure)
+
+    @classmethod
+    def failed(cls, row: LedgerRow, error: Exception) -> Self:
+        """It isn't; the error says what next.
+
+        Raises
+        ------
+        resources.errors.SiteFault
+            The error is the site's, whatever the row: nothing should go on.
+        """
+        if isinstance(error, SiteFault):
+            raise error
+        reason = _one_line(error)
+        if isinstance(error, Waiting):
+            return cls(row, State.WAITING, reason, waits_for=error.where, retry_s=_jittered(LOOK_AGAIN_S))
+        if is_retriable(error) and row.attempts + 1 < MAX_ATTEMPTS:
+            return cls(row, State.WAITING, reason, retry_s=_jittered(FIRST_RETRY_S * 2**row.attempts))
+        return cls(row, State.QUARANTINED, reason)
+
+    @classmethod
+    def quarantined(cls, row: LedgerRow, reason: str) -> Self:
+        """It never will be, as it is."""
+        return cls(row, State.QUARANTINED, reason)
+
+    def for_repetition(self, row: LedgerRow) -> Self:
+        """The outcome of another message that announces the same file."""
+        if self.state is State.INGESTED:
+            return replace(self, row=row, state=State.DUPLICATE, reason="announced before", datasets=0)
+        return replace(self, row=row)
+
+    def to_settlement(self, now: datetime) -> Settlement:
+        """What the ledger is told."""
+        return Settlement(
+            row_id=self.row.row_id,
+            state=self.state,
+            reason=self.reason,
+            waits_for=self.waits_for,
+            retry_at=None if self.retry_s is None else now + timedelta(seconds=self.retry_s),
+            day_obs=self.day_obs,
+            exposure=self.exposure,
+        )
+
+
+def is_retriable(error: Exception) -> bool:
+    """Whether the same call may succeed later with nothing changed."""
+    if isinstance(error, OSError):
+        return error.errno is not None  # libraries raise it without a number for files that are no good
+    return isinstance(error, Retriable) or is_database_trouble(error)
+
+
+def is_database_trouble(error: Exception) -> bool:
+    """Whether the database is busy or gone, so that no member of a batch is to blame."""
+    if isinstance(error, OperationalError | InterfaceError):
+        return True
+    return isinstance(error, DBAPIError) and error.connection_invalidated
+
+
+def ingest_in_bulk[T](items: Sequence[T], ingest: Callable[[Sequence[T]], None]) -> dict[int, Exception]:
+    """Ingest a batch at once; if that fails, halve it until the bad members stand alone and all others are in.
+
+    Parameters
+    ----------
+    items
+        The batch.
+    ingest
+        Ingests all it is given, or raises and has ingested none.
+
+    Returns
+    -------
+    errors
+        The error of each bad member, by its index; n bad members cost about n log2(len(items)) calls.
+
+    Raises
+    ------
+    resources.errors.SiteFault
+        No member is to blame.
+    """
+    errors: dict[int, Exception] = {}
+
+    def attempt(start: int, stop: int) -> None:
+        try:
+            ingest(items[start:stop])
+        except SiteFault:
+            raise
+        except Exception as error:  # whatever the Butler raises about untrusted files belongs to the row that caused it
+            if stop - start == 1 or is_database_trouble(error):
+                errors.update(dict.fromkeys(range(start, stop), error))
+                return
+            middle = (start + stop) // 2
+            attempt(start, middle)
+            attempt(middle, stop)
+
+    if items:
+        attempt(0, len(items))
+    return errors
+
+
+def _one_line(error: Exception) -> str:
+    if isinstance(error, OperatorError):
+        text = str(error)
+    else:
+        text = " ".join(str(error).split())
+        text = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    return text.replace("\0", "?")[:_REASON_CHARACTERS]
+
+
+def _jittered(seconds: float) -> float:
+    return seconds * random.uniform(0.75, 1.25)
