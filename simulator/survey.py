@@ -17,7 +17,7 @@ import numpy as np
 from drp_tasks.camera import DETECTORS, GAP_PX, NOMINAL_EXPOSURE_S, PIXEL_SCALE_ARCSEC, Detector
 from drp_tasks.skymap import TangentSkyMap
 
-CODE_VERSION = 2
+CODE_VERSION = 1
 """Raise it whenever the same configuration gives other bits than before."""
 
 FIRST_SEQ_NUM = 1
