@@ -1,8 +1,8 @@
 """Submissions through BPS: one graph becomes one workflow of the site's WMS service, once.
 
-Belongs here: the BPS configuration of a submission, submitting it, and the record in its folder by which it is found again.
-Submitting is safe to repeat after a crash at any point: the intention is written down before, the result after, and an
-intention without a result is looked up at the service by its name before anything is submitted.
+Belongs here: the BPS configuration of a submission, submitting it, and the record in its folder by which it is found
+again. Submitting is safe to repeat after a crash at any point: the intention is written down before, the result after,
+and an intention without a result is looked up at the service by its name before anything is submitted.
 Doesn't: what a service does with a workflow, watching it (`launchers.watch`), or judging it (`launchers.outcome`).
 """
 

@@ -3,10 +3,10 @@
 Belongs here: the function that BPS's ``clusterAlgorithm`` names, and the pure planning behind it.
 Doesn't: the commands or resources of jobs, which BPS derives from the clusters.
 
-A process costs seconds and a quantum milliseconds, so a step is cut into stages: as many tasks, from the pipeline's beginning,
-as leave enough unconnected parts of the graph (detector-visits, visits, patches, bands …) to feed every core. The parts of a
-stage are dealt into one job a core; what joins them (a catalogue of the whole tract) is the next stage. Jobs of one stage
-never wait for each other, so that the jobs make a graph without cycles, whatever the pipeline.
+A process costs seconds and a quantum milliseconds, so a step is cut into stages: as many tasks, from the pipeline's
+beginning, as leave enough unconnected parts of the graph (detector-visits, visits, patches, bands …) to feed every
+core. The parts of a stage are dealt into one job a core; what joins them (a catalogue of the whole tract) is the next
+stage. Jobs of one stage never wait for each other, so that the jobs make a graph without cycles, whatever the pipeline.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ class _Parts[Q: Hashable]:
 def _stage_length[Q: Hashable](
     tasks: Sequence[Sequence[Q]], before: Mapping[Q, Sequence[Q]], count: int, max_quanta: int
 ) -> int:
-    """Choose how many tasks make the next stage: the most that leave ``count`` parts, else those that leave the most."""
+    """Choose how many tasks make the next stage: the most that leave ``count`` parts, else those that leave most."""
     parts = _Parts(before)
     best, most = 1, 0
     for length, members in enumerate(tasks, start=1):

@@ -1,8 +1,9 @@
 """Quantum graphs: a step over a group of partitions, as quanta that can be executed.
 
-Belongs here: building the graph in this process, saying why it is empty, preparing its output run, and telling whether a
-graph's file can be executed at all.
-Doesn't: clustering or submitting it (`launchers.clustering`, `launchers.bps`), or what became of it (`launchers.outcome`).
+Belongs here: building the graph in this process, saying why it is empty, preparing its output run, and telling whether
+a graph's file can be executed at all.
+Doesn't: clustering or submitting it (`launchers.clustering`, `launchers.bps`), or what became of it
+(`launchers.outcome`).
 """
 
 from __future__ import annotations

@@ -1,11 +1,12 @@
 """What became of a submission, judged from provenance and from what is in the Butler, never from an exit code.
 
-Belongs here: reading the provenance that the final job wrote (or writing it when the final job did not), and what follows
-from it: quanta by task, failures with their causes, datasets by partition and band with their bytes, and resources used.
+Belongs here: reading the provenance that the final job wrote (or writing it when the final job did not), and what
+follows from it: quanta by task, failures with their causes, datasets by partition and band with their bytes, and
+resources used.
 Doesn't: deciding what to do about it, or telling Dagster.
 
-The silent trap: quanta that found no inputs, because their graph doesn't say where those are, "succeed" with exit code 0. Such
-a graph's empty successes are failures here.
+The silent trap: quanta that found no inputs, because their graph doesn't say where those are, "succeed" with exit code
+0. Such a graph's empty successes are failures here.
 """
 
 from __future__ import annotations
@@ -107,8 +108,8 @@ class Outcome:
     failures
         Every quantum that failed.
     datasets
-        By dataset type, partition (``""`` where its data IDs don't have the partition's dimension) and band (``""`` likewise).
-        Logs, metadata and configurations are not counted.
+        By dataset type, partition (``""`` where its data IDs don't have the partition's dimension) and band (``""``
+        likewise). Logs, metadata and configurations are not counted.
     cpu_s
         CPU time of all quanta.
     peak_memory_mb
@@ -200,7 +201,7 @@ def _judge(request: StepRequest, graph: ProvenanceQuantumGraph, butler: Butler, 
             counts[verdict] += 1
             counts["caveats"] += verdict == "succeeded" and bool(quantum["caveats"])
             if cause is not None:
-                log = nodes[quantum["log_id"]] if quantum["log_id"] in nodes else None
+                log = nodes.get(quantum["log_id"])
                 failures.append(
                     QuantumFailure(label, _plain(data_id), *cause, _log_uri(butler, quantum["log_id"], log))
                 )
@@ -273,7 +274,7 @@ def _automatic_names(graph: ProvenanceQuantumGraph) -> set[str]:
 
 
 def _sizes(butler: Butler, refs: list[DatasetRef]) -> dict[Any, int]:
-    """Return bytes by dataset id; the files are asked, because quanta executed apart from the Butler don't record them."""
+    """Return bytes by dataset id, asking the files: what was executed apart from the Butler doesn't record them."""
     uris = butler.get_many_uris(refs, allow_missing=True)
     parts = [(ref.id, uri) for ref, found in uris.items() for uri in found.iter_all()]
     sizes: Counter[Any] = Counter()

@@ -1,7 +1,8 @@
 """Processes of this machine, named so that a number used twice is not mistaken for the same process.
 
-Belongs here: telling whether a process or a group of processes still lives, signalling it, starting one that outlives its
-starter, and a lock that ends with its holder. Standard library only, because the processes that need it must start at once.
+Belongs here: telling whether a process or a group of processes still lives, signalling it, starting one that outlives
+its starter, and a lock that ends with its holder. Standard library only, because the processes that need it must start
+at once.
 Doesn't: anything about jobs, runs or Dagster.
 """
 
@@ -10,12 +11,12 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-from signal import Signals
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from signal import Signals
 from typing import IO, Self
 
 

@@ -28,9 +28,7 @@ type StepContext = dg.OpExecutionContext | dg.AssetExecutionContext
 
 def record_launch(context: StepContext, handle: Handle) -> None:
     """Write into the run's log that this step has made a submission."""
-    record_external_launch(
-        context, client_name=_CLIENT, external_run_id=handle.wms_id, extras={_EXTRA: str(handle)}
-    )
+    record_external_launch(context, client_name=_CLIENT, external_run_id=handle.wms_id, extras={_EXTRA: str(handle)})
 
 
 def record_reattachment(context: StepContext, handle: Handle) -> None:

@@ -1,8 +1,8 @@
 """The run launcher that survives its workers, for sites without Kubernetes.
 
-Belongs here: starting a run's worker in a session of its own, telling whether it lives, giving a run whose worker died a new
-one, ending it when asked. With Dagster's ``run_monitoring`` a run goes on after ``kill -9`` of its worker, and finds the
-submission that the dead worker had made (`launchers.step_run`).
+Belongs here: starting a run's worker in a session of its own, telling whether it lives, giving a run whose worker died
+a new one, ending it when asked. With Dagster's ``run_monitoring`` a run goes on after ``kill -9`` of its worker, and
+finds the submission that the dead worker had made (`launchers.step_run`).
 Doesn't: anything about submissions but cancelling those of a run whose worker is gone when the run is cancelled.
 
 In ``dagster.yaml``::
@@ -56,9 +56,7 @@ class ReattachingRunLauncher(RunLauncher, ConfigurableClass):
         Whether workers are forked from a process that has the imports done (`launchers.warm`).
     """
 
-    def __init__(
-        self, state_folder: str, warm: bool = True, inst_data: ConfigurableClassData | None = None
-    ) -> None:
+    def __init__(self, state_folder: str, warm: bool = True, inst_data: ConfigurableClassData | None = None) -> None:
         self._state = Path(state_folder).absolute()
         self._is_warm = warm
         self._inst_data = inst_data
@@ -110,9 +108,7 @@ class ReattachingRunLauncher(RunLauncher, ConfigurableClass):
         now = self._instance.get_run_by_id(run.run_id)
         if now is not None and now.is_finished:
             return CheckRunHealthResult(WorkerStatus.SUCCESS, run_worker_id=str(worker))
-        return CheckRunHealthResult(
-            WorkerStatus.FAILED, f"its process {worker.pid} is gone", run_worker_id=str(worker)
-        )
+        return CheckRunHealthResult(WorkerStatus.FAILED, f"its process {worker.pid} is gone", run_worker_id=str(worker))
 
     def get_run_worker_debug_info(self, run: dg.DagsterRun, include_container_logs: bool | None = True) -> str | None:
         """Return the end of the worker's log."""
@@ -148,6 +144,9 @@ class ReattachingRunLauncher(RunLauncher, ConfigurableClass):
             instance_ref=self._instance.get_ref(),
             set_exit_code_on_failure=True,
         ).get_command_args()
+        if command[0] == "dagster":
+            # The environment's executables need not be on the PATH of who starts the daemon.
+            command = [origin.executable_path, "-m", *command]
         worker = self._start_process(command, self._log(run.run_id))
         tag = f"{socket.gethostname()}/{worker}"
         self._instance.add_run_tags(run.run_id, {WORKER_TAG: tag})

@@ -25,9 +25,9 @@ def launch_and_watch(
 ) -> Outcome:
     """Run a submission to its end, whatever became of it before, and judge it.
 
-    A submission of this name that exists is watched; one that was cancelled goes on where it stopped; only where there is none
-    is a graph built and submitted. When the step is interrupted, the submission is cancelled only if the run is being
-    cancelled; a dying worker leaves it running, for the next one.
+    A submission of this name that exists is watched; one that was cancelled goes on where it stopped; only where there
+    is none is a graph built and submitted. When the step is interrupted, the submission is cancelled only if the run is
+    being cancelled; a dying worker leaves it running, for the next one.
 
     Parameters
     ----------

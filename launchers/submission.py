@@ -1,7 +1,7 @@
 """Names of submissions, and what a submission is asked to do: what makes two attempts at the same work the same.
 
-Belongs here: the pure functions from (release, step, partitions, attempt) to names of runs, BPS workflows and folders, and
-the values that travel between planning a step and launching it.
+Belongs here: the pure functions from (release, step, partitions, attempt) to names of runs, BPS workflows and folders,
+and the values that travel between planning a step and launching it.
 Doesn't: looking names up in a batch system (`launchers.bps`), or in the Butler (`launchers.outcome`).
 """
 
@@ -66,8 +66,8 @@ class StepRequest:
     skip_existing_in
         Collections in which a quantum's outputs may already be: such a quantum is left out.
     bps
-        BPS settings from site profile and release (``wmsServiceClass``, ``computeSite``, ``requestMemory`` …), nested as
-        in a BPS file; they win over the defaults of `launchers.bps`.
+        BPS settings from site profile and release (``wmsServiceClass``, ``computeSite``, ``requestMemory`` …), nested
+        as in a BPS file; they win over the defaults of `launchers.bps`.
     dataset_query_constraint
         Which inputs constrain the graph's query: ``"all"``, ``"off"`` or names of dataset types, separated by commas;
         None for pipe_base's default.

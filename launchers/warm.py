@@ -1,15 +1,16 @@
 """A process that has the third-party imports done, and forks a worker for each command line it is given.
 
-Importing the middleware takes four seconds a process, which a submission of a few processes would pay several times over.
-The warm process pays it once: ``pipetask``, ``butler`` and ``python -m …`` run in a fork of it, with the caller's arguments,
-environment, folder and streams. Nothing of this project is imported before the fork, so that changed code is always seen.
+Importing the middleware takes four seconds a process, which a submission of a few processes would pay several times
+over. The warm process pays it once: ``pipetask``, ``butler`` and ``python -m …`` run in a fork of it, with the caller's
+arguments, environment, folder and streams. Nothing of this project is imported before the fork, so that changed code is
+always seen.
 
 Belongs here: the server (preload, accept, fork, keep), starting it on demand, and the shims that lead to it.
-Doesn't: the callers' side (`launchers.warm_client`), or knowing what the commands are for. Without a warm process everything
-runs as well, only slower.
+Doesn't: the callers' side (`launchers.warm_client`), or knowing what the commands are for. Without a warm process
+everything runs as well, only slower.
 
-Each command has a keeper, a fork in a session of its own that waits for the worker, passes signals on and reports the end;
-so a worker survives the server's death, and dies with the caller that waits for it.
+Each command has a keeper, a fork in a session of its own that waits for the worker, passes signals on and reports the
+end; so a worker survives the server's death, and dies with the caller that waits for it.
 """
 
 from __future__ import annotations
@@ -77,7 +78,7 @@ PRELOADED = (
     "lsst.pipe.base.mp_graph_executor",
     "lsst.pipe.base.single_quantum_executor",
     "lsst.pipe.base.quantum_graph.aggregator",
-    "lsst.images.fits.formatters",
+    "lsst.images.formatters",
     "lsst.images",
     "astropy.io.fits",
     "astropy.table",
@@ -142,7 +143,7 @@ def write_shims(state: Path) -> Path:
 
 
 def start(state: Path, *, idle_s: float = IDLE_S) -> None:
-    """Start the warm process unless it runs; come back when it takes commands (which wait until its imports are done)."""
+    """Start the warm process unless it runs; come back when it takes commands, which wait for its imports."""
     state = state.absolute()
     if _is_there(state):
         return
@@ -313,10 +314,11 @@ def _keep(connection: socket.socket) -> None:
         ended, status = os.waitpid(worker, os.WNOHANG)
         if ended:
             break
-        ready, _, _ = select.select([reader, *([connection] if is_waited_for else [])], [], [])
+        listened = [reader, connection.fileno()] if is_waited_for else [reader]
+        ready, _, _ = select.select(listened, [], [])
         if reader in ready:
             os.read(reader, 64)
-        if connection in ready:
+        if is_waited_for and connection.fileno() in ready:
             line = b""
             with contextlib.suppress(OSError):
                 line = warm_client.read_line(connection)
@@ -368,9 +370,10 @@ def _take_on(command: Mapping[str, object]) -> None:
     for number in warm_client.FORWARDED:
         signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    buffering = 1 if os.isatty(1) else -1
     sys.stdin = sys.__stdin__ = os.fdopen(0, "r", closefd=False)  # type: ignore[misc]
-    sys.stdout = sys.__stdout__ = os.fdopen(1, "w", buffering=1 if os.isatty(1) else -1, closefd=False)  # type: ignore[misc]
-    sys.stderr = sys.__stderr__ = os.fdopen(2, "w", buffering=1, closefd=False, errors="backslashreplace")  # type: ignore[misc]
+    sys.stdout = sys.__stdout__ = os.fdopen(1, "w", buffering, closefd=False)  # type: ignore[misc]
+    sys.stderr = sys.__stderr__ = os.fdopen(2, "w", 1, errors="backslashreplace", closefd=False)  # type: ignore[misc]
     random.seed()
     if "numpy" in sys.modules:
         sys.modules["numpy"].random.seed()

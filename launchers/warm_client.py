@@ -1,10 +1,13 @@
-"""What a command line does to be run by the warm process: ``python -S -E warm_client.py <folder> <packages> <program> …``.
+"""Command lines on their way to the warm process: ``python -S -E warm_client.py <folder> <packages> <program> …``.
 
-Belongs here: finding the warm process, handing it a command line with everything that belongs to it, passing signals on,
-ending as the command ended; and running the real program when there is no warm process. Standard library only, without
-``site``, because this starts once for every job.
+Belongs here: finding the warm process, handing it a command line with everything that belongs to it, passing signals
+on, ending as the command ended; and running the real program when there is no warm process. Standard library only,
+without ``site``, because this starts once for every job.
 Doesn't: the warm process itself (`launchers.warm`).
 """
+
+# pathlib takes longer to import than all the rest.
+# ruff: noqa: PTH100, PTH109, PTH116, PTH118, PTH120, PTH123, PTH208
 
 from __future__ import annotations
 
@@ -24,18 +27,18 @@ FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signa
 
 def address_file(folder: str, packages: str) -> str:
     """File that holds the socket of the warm process that has exactly these packages, and this code, imported."""
-    names = sorted(name for name in os.listdir(packages) if name.endswith(".dist-info"))  # noqa: PTH208
-    here = os.path.dirname(os.path.abspath(__file__))  # noqa: PTH100, PTH120
-    sources = [f"{os.stat(os.path.join(here, name)).st_mtime_ns}" for name in ("warm.py", "warm_client.py")]  # noqa: PTH116, PTH118
+    names = sorted(name for name in os.listdir(packages) if name.endswith(".dist-info"))
+    here = os.path.dirname(os.path.abspath(__file__))
+    sources = [str(os.stat(os.path.join(here, name)).st_mtime_ns) for name in ("warm.py", "warm_client.py")]
     mark = zlib.crc32("\n".join([sys.version, packages, *names, *sources]).encode())
-    return os.path.join(folder, f"warm-{mark:08x}.address")  # noqa: PTH118
+    return os.path.join(folder, f"warm-{mark:08x}.address")
 
 
 def connect(folder: str, packages: str) -> socket.socket | None:
     """Connect to the warm process; None when there is none."""
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        with open(address_file(folder, packages), encoding="utf-8") as address:  # noqa: PTH123
+        with open(address_file(folder, packages), encoding="utf-8") as address:
             connection.connect(address.read())
     except OSError:
         connection.close()
@@ -102,11 +105,11 @@ def wait(connection: socket.socket) -> int:
     for number in FORWARDED:
         signal.signal(number, lambda *_: None)
     while True:
-        ready, _, _ = select.select([connection, reader], [], [])
+        ready = set(select.select([connection.fileno(), reader], [], [])[0])
         if reader in ready:
-            for number in os.read(reader, 64):
-                connection.sendall(b"%d\n" % number)
-        if connection in ready:
+            for passed_on in os.read(reader, 64):
+                connection.sendall(b"%d\n" % passed_on)
+        if connection.fileno() in ready:
             line = read_line(connection)
             return int(line[1:]) if line[:1] == b"X" else -signal.SIGKILL
 
@@ -115,7 +118,7 @@ def _run_real_program(program: str, arguments: Sequence[str]) -> None:
     here = os.path.realpath(os.environ.get("DRP_WARM_SHIMS", ""))
     folders = [f for f in os.environ.get("PATH", os.defpath).split(os.pathsep) if os.path.realpath(f) != here]
     os.environ["PATH"] = os.pathsep.join(folders)
-    os.execvp(program, [program, *arguments])  # noqa: S606
+    os.execvp(program, [program, *arguments])
 
 
 def main() -> None:
@@ -128,7 +131,7 @@ def main() -> None:
         os.environ,
         (0, 1, 2),
         directory=os.getcwd(),
-        detached=False,  # noqa: PTH109
+        detached=False,
     )
     if connection is None or started is None:
         _run_real_program(program, arguments)

@@ -1,8 +1,8 @@
 """A mend for CPython's gh-128131, without which quantum graphs cannot be read on 3.12.0-3.12.8 and 3.13.0-3.13.1.
 
-Belongs here: the one correction to `zipfile.ZipExtFile.seek`, applied when this module is imported and only on the versions
-that need it. In those, a seek inside a stored member loses count of the bytes left, so that readers of ``.qg`` files, which
-jump about in them, see an early end (``EOFError`` in ``butler aggregate-graph``).
+Belongs here: the one correction to `zipfile.ZipExtFile.seek`, applied when this module is imported and only on the
+versions that need it. In those, a seek inside a stored member loses count of the bytes left, so that readers of ``.qg``
+files, which jump about in them, see an early end (``EOFError`` in ``butler aggregate-graph``).
 Doesn't: deciding who imports it. ``drp_zip_seek.pth``, installed beside the package, does so for every process of the
 environment, among them the plain ``butler`` and ``pipetask`` that BPS starts at a site.
 """

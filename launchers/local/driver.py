@@ -1,7 +1,7 @@
 """The process that runs a workflow's jobs: ``python -m launchers.local.driver <submit folder>``.
 
-Belongs here: starting jobs as the plan allows, waiting for them, adopting those of a driver that died, ending them when asked.
-Every state is written before the process starts and after it ends, so that a driver may be killed at any moment.
+Belongs here: starting jobs as the plan allows, waiting for them, adopting those of a driver that died, ending them when
+asked. Every state is written before the process starts and after it ends, so that a driver may be killed at any moment.
 Doesn't: deciding what runs next (`launchers.local.jobs`), or anything that takes long to import.
 """
 
@@ -17,7 +17,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from launchers.local.jobs import Job, JobState, Plan
+from launchers.local.jobs import Job, Plan
 from launchers.local.store import JobStore
 from launchers.processes import ProcessIdentity, exclusive
 

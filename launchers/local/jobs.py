@@ -41,7 +41,8 @@ TRANSITIONS: Mapping[JobState, frozenset[JobState]] = {
     JobState.PRUNED: frozenset({JobState.UNREADY}),
     JobState.DELETED: frozenset({JobState.UNREADY}),
 }
-"""What may follow a state: READY after RUNNING is a retry, SUCCEEDED after READY a job without work, UNREADY a restart."""
+"""What may follow a state: READY after RUNNING is a retry, SUCCEEDED after READY a job without work, UNREADY a
+restart."""
 
 
 @dataclass(frozen=True, slots=True)

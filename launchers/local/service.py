@@ -2,7 +2,8 @@
 
 Belongs here: `LocalService`, the whole of ctrl_bps's interface (prepare, submit, restart, report, get_status, cancel,
 list_submitted_jobs, run_submission_checks, ping). A workflow's id is the path of its submit folder.
-Doesn't: running jobs; ``submit`` starts a detached `launchers.local.driver`, and everything else reads what that writes.
+Doesn't: running jobs; ``submit`` starts a detached `launchers.local.driver`, and everything else reads what that
+writes.
 """
 
 from __future__ import annotations

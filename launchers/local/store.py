@@ -1,6 +1,7 @@
 """The record of one workflow in its submit folder, which outlives every process that writes it.
 
-Belongs here: one SQLite file with the jobs, their states and processes, and the driver's; each change is one transaction.
+Belongs here: one SQLite file with the jobs, their states and processes, and the driver's; each change is one
+transaction.
 Doesn't: deciding anything (`launchers.local.jobs`). Standard library only.
 """
 

@@ -1,7 +1,7 @@
 """What BPS asked for, written down as jobs and shell scripts.
 
-Belongs here: `LocalWorkflow`, from ctrl_bps's generic workflow to `launchers.local.jobs.Job` and one script a job, with the
-command line exactly as BPS wrote it and its placeholders filled in.
+Belongs here: `LocalWorkflow`, from ctrl_bps's generic workflow to `launchers.local.jobs.Job` and one script a job, with
+the command line exactly as BPS wrote it and its placeholders filled in.
 Doesn't: running any of it (`launchers.local.driver`).
 """
 
@@ -152,20 +152,21 @@ def _members(known: Mapping[str, list[str]], names: Iterable[str]) -> list[str]:
 
 
 def _job(node: GenericWorkflowNode, parents: list[str], waits_for: list[str], *, is_final: bool = False) -> Job:
-    links = {"parents": tuple(parents), "waits_for": tuple(waits_for), "is_final": is_final}
     if not isinstance(node, GenericWorkflowJob):
-        return Job(node.name, node.label, has_command=False, **links)
+        return Job(node.name, node.label, tuple(parents), tuple(waits_for), has_command=False)
     unless = node.retry_unless_exit
     return Job(
         node.name,
         node.label,
+        parents=tuple(parents),
+        waits_for=tuple(waits_for),
         cpus=int(node.request_cpus or 1),
         memory_mb=int(node.request_memory or 0),
         walltime_s=float(node.request_walltime) * 60.0 if node.request_walltime else None,
         retries=int(node.number_of_retries or 0),
         no_retry_codes=frozenset([unless] if isinstance(unless, int) else unless or []),
         abort_code=node.abort_on_value,
-        **links,
+        is_final=is_final,
     )
 
 
