@@ -7,22 +7,21 @@ Doesn't: the columns (`arrivals.tables`), the state machine (`arrivals.states`),
 
 from __future__ import annotations
 
-import fcntl
-import os
-import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from itertools import batched
-from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, and_, func, or_, select, text, tuple_, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from arrivals.announcement import HermesMessage, Kind
+from arrivals.exclusive import exclusive
 from arrivals.records import (
     DayObsSummary,
+    ExposureRows,
     LedgerRow,
     Partition,
     Reception,
@@ -32,10 +31,8 @@ from arrivals.records import (
 )
 from arrivals.states import State, may_become
 from arrivals.tables import EVENTS, MESSAGES, OFFSETS, connect, writing
-from resources.errors import Retriable
 
 _DIDS_A_QUERY = 1_000
-_LOCK_POLL_S = 0.05
 
 
 class Ledger:
@@ -239,6 +236,24 @@ class Ledger:
                 summaries[day_obs] = summaries[day_obs].merged(one) if day_obs in summaries else one
         return summaries
 
+    def exposures(self, day_obs: int) -> list[ExposureRows]:
+        """What was announced for each exposure of a day_obs, in the order of exposures."""
+        last_received_at = func.max(MESSAGES.c.received_at, type_=MESSAGES.c.received_at.type)
+        query = (
+            select(MESSAGES.c.exposure, MESSAGES.c.state, func.count(), last_received_at)
+            .where(MESSAGES.c.day_obs == day_obs, MESSAGES.c.exposure.is_not(None))
+            .where(MESSAGES.c.kind.in_({Kind.DIMENSIONS, Kind.RAW, Kind.ZIP}))
+            .group_by(MESSAGES.c.exposure, MESSAGES.c.state)
+            .order_by(MESSAGES.c.exposure)
+        )
+        found: dict[int, ExposureRows] = {}
+        with self._engine.connect() as connection:
+            for exposure, state, count, received_at in connection.execute(query):
+                before = found.get(exposure, ExposureRows(exposure, dict.fromkeys(State, 0), received_at))
+                counts = MappingProxyType({**before.counts, State(state): count})
+                found[exposure] = ExposureRows(exposure, counts, max(before.last_received_at, received_at))
+        return list(found.values())
+
     def find(
         self,
         *,
@@ -284,44 +299,8 @@ class Ledger:
         resources.errors.Retriable
             Another process was at it all that time.
         """
-        acquire = self._lock_postgresql if self._engine.dialect.name == "postgresql" else self._lock_file
-        with acquire(purpose, time.monotonic() + wait_s):
+        with exclusive(self._engine, purpose, wait_s):
             yield
-
-    @contextmanager
-    def _lock_file(self, purpose: str, deadline: float) -> Iterator[None]:
-        database = self._engine.url.database
-        if not database or database == ":memory:":
-            yield
-            return
-        descriptor = os.open(Path(f"{database}.{purpose}.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        try:
-            while True:
-                try:
-                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError as error:
-                    self._give_up_after(deadline, purpose, error)
-            yield
-        finally:
-            os.close(descriptor)
-
-    @contextmanager
-    def _lock_postgresql(self, purpose: str, deadline: float) -> Iterator[None]:
-        with self._engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-            key = {"key": f"ledger-{purpose}"}
-            while not connection.execute(text("SELECT pg_try_advisory_lock(hashtext(:key))"), key).scalar_one():
-                self._give_up_after(deadline, purpose, None)
-            try:
-                yield
-            finally:
-                connection.execute(text("SELECT pg_advisory_unlock(hashtext(:key))"), key)
-
-    @staticmethod
-    def _give_up_after(deadline: float, purpose: str, cause: Exception | None) -> None:
-        if time.monotonic() > deadline:
-            raise Retriable(f"another process is busy with {purpose}", "ledger", "try again later") from cause
-        time.sleep(_LOCK_POLL_S)
 
     # ---- within
 

@@ -225,6 +225,30 @@ class DayObsSummary:
 
 
 @dataclass(frozen=True, slots=True)
+class ExposureRows:
+    """What was announced for one exposure: its dimensions and raws.
+
+    Parameters
+    ----------
+    exposure
+        Which.
+    counts
+        Rows by state.
+    last_received_at
+        When the last message came.
+    """
+
+    exposure: int
+    counts: Mapping[State, int]
+    last_received_at: datetime
+
+    @property
+    def unfinished(self) -> int:
+        """Rows that the platform will do something about by itself, now or later."""
+        return sum(self.counts[state] for state in UNFINISHED)
+
+
+@dataclass(frozen=True, slots=True)
 class TransferCount:
     """Events of one type, in one hour, between one pair of RSEs."""
 

@@ -1,0 +1,61 @@
+"""One process at a time: a lock that belongs to a ledger and ends with the process that holds it, however that ends.
+
+Belongs here: advisory locks of PostgreSQL, and locked files beside a SQLite database. Doesn't: transactions
+(`arrivals.tables`).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from sqlalchemy import Engine, text
+
+from resources.errors import Retriable
+
+_POLL_S = 0.05
+
+
+@contextmanager
+def exclusive(engine: Engine, purpose: str, wait_s: float) -> Iterator[None]:
+    """Be the only process that does something with a database; see `arrivals.ledger.Ledger.exclusive`."""
+    lock = _advisory_lock if engine.dialect.name == "postgresql" else _locked_file
+    with lock(engine, purpose, time.monotonic() + wait_s):
+        yield
+
+
+@contextmanager
+def _locked_file(engine: Engine, purpose: str, deadline: float) -> Iterator[None]:
+    descriptor = os.open(Path(f"{engine.url.database}.{purpose}.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                _pause(deadline, purpose)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _advisory_lock(engine: Engine, purpose: str, deadline: float) -> Iterator[None]:
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        key = {"key": f"ledger-{purpose}"}
+        while not connection.execute(text("SELECT pg_try_advisory_lock(hashtext(:key))"), key).scalar_one():
+            _pause(deadline, purpose)
+        try:
+            yield
+        finally:
+            connection.execute(text("SELECT pg_advisory_unlock(hashtext(:key))"), key)
+
+
+def _pause(deadline: float, purpose: str) -> None:
+    if time.monotonic() > deadline:
+        raise Retriable(f"another process is busy with {purpose} all the time", "ledger", "try again later")
+    time.sleep(_POLL_S)
