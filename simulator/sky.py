@@ -26,7 +26,7 @@ LOCUS_WIDTH_MAG = 0.012
 SKY_MARGIN_ARCSEC = 10.0
 """Objects reach beyond the tract by this much, so that dithered and turned detectors never see an empty edge."""
 
-STAR_MAG_RANGE = (16.0, 24.5)
+STAR_MAG_RANGE = (15.3, 24.5)
 STAR_COUNT_SLOPE = 0.16
 GALAXY_MAG_RANGE = (18.0, 25.5)
 GALAXY_COUNT_SLOPE = 0.34
