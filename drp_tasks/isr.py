@@ -146,7 +146,11 @@ class IsrConfig(pb.PipelineTaskConfig, pipelineConnections=IsrConnections):  # t
     """How a raw is corrected."""
 
     saturationFraction = pc.RangeField[float](
-        doc="Part of the camera's saturation above which a pixel is flagged SAT.", default=0.97, min=0, max=1
+        doc="Part of the camera's saturation above which a pixel is flagged SAT.",
+        default=0.97,
+        min=0,
+        max=1,
+        inclusiveMax=True,
     )
 
 

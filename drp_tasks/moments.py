@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import astropy.units as u
 import galsim
 import numpy as np
+from astropy.table import Table
 
 from drp_tasks.psf import PolynomialPsf
 
@@ -61,6 +63,28 @@ def star_moments(
 def psf_moments(psf: PolynomialPsf, x: np.ndarray, y: np.ndarray) -> Moments:
     """Measure the PSF at places x, y (n,), with the sub-pixel phase that a star there would have."""
     return stamp_moments(psf.stamps_at(np.asarray(x, np.float64), np.asarray(y, np.float64)))
+
+
+def add_moments(stars: Table, image: np.ndarray, psf: PolynomialPsf, measured: np.ndarray) -> None:
+    """Add columns starSize, starE1, starE2 and psfSize, psfE1, psfE2 to a table of sources.
+
+    Parameters
+    ----------
+    stars
+        Sources with x, y in the image's pixels; changed in place.
+    image
+        Background-subtracted pixels (ny, nx) that begin at (0, 0).
+    psf
+        The image's PSF.
+    measured
+        Rows to measure; the others hold NaN.
+    """
+    x, y = (np.asarray(stars[name], np.float64)[measured] for name in ("x", "y"))
+    for prefix, found in (("star", star_moments(image, x, y, half=psf.half)), ("psf", psf_moments(psf, x, y))):
+        for suffix, values, unit in (("Size", found.size, u.pix), ("E1", found.e1, None), ("E2", found.e2, None)):
+            column = np.full(len(stars), np.nan, np.float32)
+            column[measured] = values
+            stars[prefix + suffix] = column if unit is None else column * unit
 
 
 def effective_fwhm(psf_image: np.ndarray) -> float:

@@ -7,7 +7,7 @@ Doesn't: choosing the stars (`drp_tasks.calibrate_image`, `drp_tasks.coadd_psf`)
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Final
 
@@ -15,6 +15,7 @@ import numpy as np
 from astropy.table import Table
 from scipy.interpolate import BSpline
 from scipy.ndimage import spline_filter1d
+from scipy.optimize import curve_fit
 
 SPLINE_DEGREE: Final = 5
 _SPLINE = BSpline.basis_element(np.arange(SPLINE_DEGREE + 2) - (SPLINE_DEGREE + 1) / 2, extrapolate=False)
@@ -25,6 +26,30 @@ _PAD = 4
 MIN_STARS = 4
 STARS_FOR_ORDER = ((18, 2), (8, 1), (MIN_STARS, 0))
 """How many stars a polynomial of which order takes."""
+
+MODEL_ERROR = 0.03
+"""Part of its brightness by which a star's pixel may differ from the model: in the core no star outweighs all."""
+
+VARIATION = 0.15
+"""Part of its brightness by which a pixel of the PSF is expected to vary over an image."""
+
+PROFILE_FLOOR = 1e-5
+FIRST_SIGMA_PX = 2.0
+"""Width of the Gaussian that gives the stars their first fluxes."""
+
+REJECTION = 3.0
+"""A star is rejected if its misfit is so many times the typical one."""
+
+FIT_ROUNDS = 4
+WINGS_PX, WINGS_BLEND_PX = 7.0, 2.0
+"""Radius beyond which a profile stands for the pixels of the mean PSF, and the width of the change."""
+
+NEIGHBOUR_SIGMA = 4.0
+"""A pixel of a star so many standard deviations above the model belongs to a neighbour."""
+
+CORE_PX = 3
+MAX_HOLES = 0.15
+"""Largest part of a star's stamp that may be bad; none within `CORE_PX` of its middle pixel."""
 
 
 class TooFewStarsError(ValueError):
@@ -146,7 +171,10 @@ def fit_psf(
     half: int = 12,
     max_order: int = 2,
 ) -> tuple[PolynomialPsf, np.ndarray]:
-    """Fit a PSF to stars: centre their stamps by spline interpolation, then weighted least squares with rejection.
+    """Fit a PSF to stars: centre their stamps by spline interpolation, then regularised least squares with rejection.
+
+    A star may have bad pixels outside its core: they take the value of the pixel opposite, and later, as a neighbour's
+    pixels do, the model's.
 
     Parameters
     ----------
@@ -169,29 +197,120 @@ def fit_psf(
     Raises
     ------
     TooFewStarsError
-        If fewer than `MIN_STARS` stars have all their pixels usable.
+        If fewer than `MIN_STARS` stars are whole and agree.
     """
-    whole, stamps, weights = _centred_stars(
-        image, variance, bad, positions_xy=(x - start_xy[0], y - start_xy[1]), half=half
-    )
-    if len(whole) < MIN_STARS:
-        raise TooFewStarsError(len(whole))
-    order = min(max_order, next(order for stars, order in STARS_FOR_ORDER if len(whole) >= stars))
     ny, nx = image.shape
     centre_xy = (start_xy[0] + (nx - 1) / 2, start_xy[1] + (ny - 1) / 2)
     scale = float(max(nx, ny))
-    terms = _terms(x[whole], y[whole], order, centre_xy, scale)
-    kept = np.ones(len(whole), bool)
-    coefficients = np.zeros((terms.shape[1], stamps.shape[1]))
-    for _ in range(3):
-        weighted = weights * kept
-        coefficients = np.linalg.lstsq(terms * weighted[:, None], stamps * weighted[:, None], rcond=None)[0]
-        misfit = np.sqrt(((stamps - terms @ coefficients) ** 2).sum(axis=1)) * weights
-        kept = misfit < 3 * np.median(misfit)
+    stars = _cut_out_stars(image, variance, bad, positions_xy=(x - start_xy[0], y - start_xy[1]), half=half)
+    where = np.asarray(x)[stars.index], np.asarray(y)[stars.index]
+    psf, _ = _fit_stamps(stars, where, max_order, centre_xy, scale)
+    psf, kept = _fit_stamps(stars.cleaned_with(psf, where), where, max_order, centre_xy, scale)
     used = np.zeros(len(x), bool)
-    used[whole[kept]] = True
-    side = 2 * half + 1
-    return PolynomialPsf(coefficients.reshape(-1, side, side), order, centre_xy, scale, int(kept.sum())), used
+    used[stars.index[kept]] = True
+    return psf, used
+
+
+def _fit_stamps(
+    stars: _StarStamps,
+    where: tuple[np.ndarray, np.ndarray],
+    max_order: int,
+    centre_xy: tuple[float, float],
+    scale: float,
+) -> tuple[PolynomialPsf, np.ndarray]:
+    """Return the PSF that fits centred stars, and which of them it kept; the order follows how many those are.
+
+    Fluxes and the model are found in turn. A star's flux weighs pixels by the model: the sum of a stamp would let the
+    sky's noise and faint neighbours set the scale, and through the polynomial a slope of fluxes over the image.
+    """
+    stamps, noise = stars.centred()
+    side = 2 * stars.half + 1
+    flux = stamps @ _unit_gaussian(side, FIRST_SIGMA_PX).ravel()
+    profile = _radial_profile(np.median(stamps / flux[:, None], axis=0).reshape(side, side)).ravel()
+    kept = flux > 0
+    order = max_order
+    fitted = kept
+    coefficients = np.zeros((1, side * side))
+    for _ in range(FIT_ROUNDS):
+        if kept.sum() < MIN_STARS:
+            raise TooFewStarsError(int(kept.sum()))
+        order = min(order, next(order for n_stars, order in STARS_FOR_ORDER if kept.sum() >= n_stars))
+        terms = _terms(*where, order, centre_xy, scale)
+        positive = np.where(flux > 0, flux, np.nan)[:, None]
+        pixel_error = np.hypot(noise[:, None] / side / positive, MODEL_ERROR * profile)
+        unit = stamps / positive
+        coefficients = _solve_polynomials(unit[kept], pixel_error[kept], terms[kept], VARIATION * profile)
+        coefficients /= coefficients[0].sum()
+        profile = _radial_profile(coefficients[0].reshape(side, side)).ravel()
+        model = terms @ coefficients
+        model /= model.sum(axis=1, keepdims=True)
+        flux = (stamps * model).sum(axis=1) / (model**2).sum(axis=1)
+        misfit = np.sqrt(np.mean(((stamps / flux[:, None] - model) / pixel_error) ** 2, axis=1))
+        fitted, kept = kept, (flux > 0) & (misfit < REJECTION * max(1.0, float(np.median(misfit[kept]))))
+    coefficients[0] = _with_smooth_wings(coefficients[0].reshape(side, side)).ravel()
+    psf = PolynomialPsf(coefficients.reshape(-1, side, side), order, centre_xy, scale, int(fitted.sum()))
+    return psf, fitted
+
+
+def _solve_polynomials(
+    unit: np.ndarray, pixel_error: np.ndarray, terms: np.ndarray, variation: np.ndarray
+) -> np.ndarray:
+    """Return the coefficients (n_terms, pixels) of unit-flux stars (n, pixels) with errors of the same shape.
+
+    Every pixel has a prior against variation of its own (pixels,). Without it the noise of hundreds of faint pixels
+    would decide how the PSF's sum varies.
+    """
+    weights = 1 / pixel_error**2
+    normal = np.einsum("np,ni,nj->pij", weights, terms, terms, optimize=True)
+    moments = (weights * unit).T @ terms
+    prior = np.zeros_like(moments)
+    prior[:, 1:] = 1 / np.maximum(variation, PROFILE_FLOOR)[:, None] ** 2
+    systems = normal + prior[:, :, None] * np.eye(terms.shape[1])
+    return np.linalg.solve(systems, moments[:, :, None])[:, :, 0].T
+
+
+def _with_smooth_wings(image: np.ndarray) -> np.ndarray:
+    """Return a PSF's image whose wings are those of the Moffat profile that fits inside `WINGS_PX`.
+
+    In hundreds of faint pixels the sky's error and neighbours too faint to see would add up to percents of the flux.
+    """
+    offsets = np.arange(image.shape[0]) - image.shape[0] // 2
+    radius = np.hypot(offsets[:, None], offsets)
+    inside = radius < WINGS_PX
+    peak = float(image.max())
+    try:
+        (height, width, beta), _ = curve_fit(
+            _moffat,
+            radius[inside],
+            image[inside],
+            p0=(peak, 4.0, 3.0),
+            sigma=np.maximum(MODEL_ERROR * _radial_profile(image)[inside], 1e-3 * peak),
+            bounds=((0.0, 0.5, 1.5), (np.inf, 50.0, 20.0)),
+        )
+    except RuntimeError:
+        return image
+    share = np.clip((radius - WINGS_PX) / WINGS_BLEND_PX + 0.5, 0, 1)
+    return (1 - share) * image + share * _moffat(radius, height, width, beta)
+
+
+def _moffat(radius: np.ndarray, height: float, width: float, beta: float) -> np.ndarray:
+    return height * (1 + (radius / width) ** 2) ** -beta
+
+
+def _unit_gaussian(side: int, sigma_px: float) -> np.ndarray:
+    """Return a centred Gaussian (side, side) that measures a unit flux of its own shape as one."""
+    offsets = np.arange(side) - side // 2
+    line = np.exp(-0.5 * (offsets / sigma_px) ** 2)
+    gaussian = np.outer(line, line) / line.sum() ** 2
+    return gaussian / (gaussian**2).sum()
+
+
+def _radial_profile(image: np.ndarray) -> np.ndarray:
+    """Return an image (side, side) of the same mean profile, in rings of one pixel."""
+    offsets = np.arange(image.shape[0]) - image.shape[0] // 2
+    ring = np.rint(np.hypot(offsets[:, None], offsets)).astype(int)
+    mean = np.bincount(ring.ravel(), image.ravel()) / np.bincount(ring.ravel())
+    return mean[ring]
 
 
 def spline_coefficients(stamps: np.ndarray) -> np.ndarray:
@@ -200,34 +319,80 @@ def spline_coefficients(stamps: np.ndarray) -> np.ndarray:
     return spline_filter1d(once, order=SPLINE_DEGREE, axis=-2, output=np.float64, mode="mirror")
 
 
-def _centred_stars(
+@dataclass(frozen=True, eq=False)
+class _StarStamps:
+    """Stars cut out around their middle pixels, with a margin for interpolation.
+
+    Parameters
+    ----------
+    index
+        Which stars they are (n,).
+    pixels, variance, holes
+        Arrays (n, side + 2 pad, side + 2 pad); holes are the pixels that were bad.
+    phase_xy
+        Position minus middle pixel (n,) along x and y.
+    half
+        Reach of the PSF's image.
+    """
+
+    index: np.ndarray
+    pixels: np.ndarray
+    variance: np.ndarray
+    holes: np.ndarray
+    phase_xy: tuple[np.ndarray, np.ndarray]
+    half: int
+
+    def centred(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return stamps (n, side * side) with the star on the middle pixel, and the noise of each one's sum."""
+        side = 2 * self.half + 1
+        by_column, by_row = (_shift_matrices(-phase, side)[0] for phase in self.phase_xy)
+        stamps = by_row @ spline_coefficients(self.pixels) @ by_column.transpose(0, 2, 1)
+        noise = np.sqrt(self.variance[:, _PAD:-_PAD, _PAD:-_PAD].sum(axis=(1, 2), dtype=np.float64))
+        return stamps.reshape(len(stamps), side * side), noise
+
+    def cleaned_with(self, psf: PolynomialPsf, where: tuple[np.ndarray, np.ndarray]) -> _StarStamps:
+        """Return the stars with the PSF's values, scaled to each star, in place of holes and of neighbours."""
+        model = np.pad(psf.stamps_at(*where), ((0, 0), (_PAD, _PAD), (_PAD, _PAD)), mode="edge")
+        good = ~self.holes
+        flux = (model * good * self.pixels).sum(axis=(1, 2)) / (model**2 * good).sum(axis=(1, 2))
+        expected = model * flux[:, None, None]
+        tolerance = np.sqrt(np.maximum(self.variance, 0) + (VARIATION * expected) ** 2)
+        neighbour = self.pixels - expected > NEIGHBOUR_SIGMA * tolerance
+        return replace(self, pixels=np.where(self.holes | neighbour, expected, self.pixels))
+
+
+def _cut_out_stars(
     image: np.ndarray,
     variance: np.ndarray,
     bad: np.ndarray,
     *,
     positions_xy: tuple[np.ndarray, np.ndarray],
     half: int,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return indices of the stars that are whole, their centred unit-sum stamps (n, pixels), and weights (n,)."""
-    x, y = positions_xy
+) -> _StarStamps:
+    """Return the stars that lie whole on the image and have no bad pixel in their cores and few outside."""
     reach = half + _PAD
-    column, row = np.rint(x).astype(int), np.rint(y).astype(int)
+    column, row = (np.rint(position).astype(int) for position in positions_xy)
     ny, nx = image.shape
     inside = np.flatnonzero((column >= reach) & (row >= reach) & (column + reach < nx) & (row + reach < ny))
     offsets = np.arange(-reach, reach + 1)
     rows = row[inside, None, None] + offsets[:, None]
     columns = column[inside, None, None] + offsets
-    clean = ~bad[rows, columns].any(axis=(1, 2))
-    inside, rows, columns = inside[clean], rows[clean], columns[clean]
-    side = 2 * half + 1
-    by_row, _ = _shift_matrices(row[inside] - y[inside], side)
-    by_column, _ = _shift_matrices(column[inside] - x[inside], side)
-    stamps = by_row @ spline_coefficients(image[rows, columns]) @ by_column.transpose(0, 2, 1)
-    flux = stamps.sum(axis=(1, 2))
-    noise = np.sqrt(variance[rows, columns].sum(axis=(1, 2), dtype=np.float64))
-    positive = flux > 0
-    unit = (stamps[positive] / flux[positive, None, None]).reshape(positive.sum(), side * side)
-    return inside[positive], unit, np.minimum(flux[positive] / noise[positive], 300.0)
+    holes = bad[rows, columns]
+    core = slice(reach - CORE_PX, reach + CORE_PX + 1)
+    whole = ~holes[:, core, core].any(axis=(1, 2)) & (holes.mean(axis=(1, 2)) < MAX_HOLES)
+    index, rows, columns, holes = inside[whole], rows[whole], columns[whole], holes[whole]
+    pixels = np.where(holes, 0, image[rows, columns]).astype(np.float64)
+    noise = np.where(holes, 0, variance[rows, columns])
+    phases = positions_xy[0][index] - column[index], positions_xy[1][index] - row[index]
+    opposite = np.s_[:, ::-1, ::-1]
+    return _StarStamps(
+        index,
+        np.where(holes, pixels[opposite], pixels),
+        np.where(holes, noise[opposite], noise),
+        holes,
+        phases,
+        half,
+    )
 
 
 def _shift_matrices(shift: np.ndarray, side: int) -> tuple[np.ndarray, np.ndarray]:
