@@ -11,9 +11,10 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 
@@ -104,7 +105,7 @@ class Demonstration:
         make_laptop_instance(TOP / "dagster.yaml", self.home)
         processes = os.cpu_count() or 1
         with ThreadPoolExecutor() as starters:
-            started = [starters.submit(self.kafka.start), starters.submit(self.reports.start)]
+            started: list[Future[Any]] = [starters.submit(self.kafka.start), starters.submit(self.reports.start)]
             delivery = simulate(
                 self.survey,
                 self.state / "survey",

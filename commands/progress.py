@@ -141,8 +141,8 @@ def _with_quanta(instance: dg.DagsterInstance, line: StepProgress, release: Rele
         if event and event.asset_materialization:
             values = event.asset_materialization.metadata
             last[asset.product.task] = (
-                int(values["quanta done"].value or 0),  # type: ignore[call-overload]
-                int(values["quanta failed"].value or 0),  # type: ignore[call-overload]
+                int(str(values["quanta done"].value)),
+                int(str(values["quanta failed"].value)),
             )
     done, bad = (sum(pair[i] for pair in last.values()) for i in (0, 1))
     return StepProgress(line.label, line.expected, line.done, line.running, line.failed, done, bad)

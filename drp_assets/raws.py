@@ -59,8 +59,8 @@ def _ingest(site: Site, context: dg.AssetExecutionContext, day_obs: int | None) 
         summary = ledger.by_day_obs()[day_obs]
     finally:
         ledger.close()
-    for line in report.notices:
-        context.log.warning(line)
+    for problem in report.problems:
+        context.log.warning(f"{problem.did} {problem.state}: {problem.reason}")
     return {
         "datasets ingested now": report.datasets,
         "messages ingested": summary.counts[State.INGESTED],

@@ -15,10 +15,12 @@ import dagster as dg
 
 from drp_assets.events import log_check, log_materialization
 from drp_assets.keys import COMPLETE, ProductAsset
+from drp_assets.pictures import link
 from launchers.outcome import DatasetCount, Outcome, QuantumFailure
 from planning.release import Release
 from resources.site import Site
 from validation.counts import Severity, check_counts
+from validation.report import FailedQuantum
 
 _SHOWN_FAILURES = 5
 
@@ -30,7 +32,7 @@ def report_outcome(
     assets: Sequence[ProductAsset],
     partitions: Sequence[str],
     outcome: Outcome,
-    pictures: Mapping[tuple[str, str, str], dg.MetadataValue],
+    pictures: Mapping[tuple[str, str], Mapping[str, Any]],
 ) -> None:
     """Record each product's partitions: what is there is materialised, also when something failed.
 
@@ -47,7 +49,7 @@ def report_outcome(
     outcome
         What happened.
     pictures
-        Thumbnails for checks, by dataset type, partition and band.
+        What checks show besides numbers, by dataset type and partition.
 
     Raises
     ------
@@ -85,6 +87,22 @@ def write_failures(path: Path, failures: Sequence[QuantumFailure]) -> Path:
     return path
 
 
+def read_failures(site: Site, release: Release) -> list[FailedQuantum]:
+    """Read the tables of failed quanta of all the release's runs, the newest run's first.
+
+    Parameters
+    ----------
+    site, release
+        Whose reports.
+    """
+    tables = (site.reports / release.name / "failed-quanta").glob("*.csv")
+    failures = []
+    for table in sorted(tables, key=lambda path: path.stat().st_mtime, reverse=True):
+        with table.open(newline="", encoding="utf-8") as file:
+            failures += [FailedQuantum(**row) for row in csv.DictReader(file)]
+    return failures
+
+
 def _report_partition(
     context: dg.AssetExecutionContext,
     site: Site,
@@ -93,7 +111,7 @@ def _report_partition(
     partition: str,
     outcome: Outcome,
     table: Path,
-    pictures: Mapping[tuple[str, str, str], dg.MetadataValue],
+    pictures: Mapping[tuple[str, str], Mapping[str, Any]],
 ) -> None:
     place = (asset.dataset_type, partition, asset.band)
     made = outcome.datasets.get(place, DatasetCount())
@@ -107,9 +125,11 @@ def _report_partition(
         {partition: made.count},
         least_fraction=release.validation.least_product_fraction,
     ):
-        metadata: dict[str, Any] = {"expected": made.expected, "found": made.count}
-        if picture := pictures.get(place):
-            metadata["picture"] = picture
+        metadata = {
+            "expected": made.expected,
+            "found": made.count,
+            **pictures.get((asset.dataset_type, partition), {}),
+        }
         severity = dg.AssetCheckSeverity.ERROR if result.severity is Severity.ERROR else dg.AssetCheckSeverity.WARN
         log_check(
             context,
@@ -138,21 +158,6 @@ def _metadata(site: Site, asset: ProductAsset, outcome: Outcome, made: DatasetCo
         "collection": outcome.run_collection,
         "failed quanta": link(site, table),
     }
-
-
-def link(site: Site, path: Path) -> dg.MetadataValue:
-    """Point at a file of the reports folder: by URL where the site serves it.
-
-    Parameters
-    ----------
-    site
-        Its `reports_url`, if it has one, serves the reports folder.
-    path
-        A file in that folder.
-    """
-    if site.reports_url is None:
-        return dg.MetadataValue.path(str(path))
-    return dg.MetadataValue.url(f"{site.reports_url.rstrip('/')}/{path.relative_to(site.reports).as_posix()}")
 
 
 def _failure_table(failures: Sequence[QuantumFailure]) -> dg.MetadataValue:

@@ -6,7 +6,9 @@ Belongs here: the asset ``<release>/scorecard`` and a check for each threshold. 
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -14,14 +16,17 @@ import dagster as dg
 from drp_assets.automation import when_ready
 from drp_assets.events import log_check, log_materialization, output_for
 from drp_assets.keys import product_assets, scorecard_key
-from drp_assets.reporting import link
+from drp_assets.pictures import figures_folder, link
+from drp_assets.reporting import read_failures
 from planning.pipeline import PipelinePlan
 from planning.release import Release
 from resources.butler import open_butler
 from resources.site import Site
 from validation.metrics import combine, read_metrics
+from validation.products import count_products
+from validation.provenance import read_provenance
 from validation.rendering import scorecard_markdown, verdict_text
-from validation.report import write_report
+from validation.report import Report, write_report
 from validation.scorecard import Row, Scorecard, Verdict, judge
 
 
@@ -78,7 +83,7 @@ def build_scorecard(site: Site, release: Release, plan: PipelinePlan) -> dg.Asse
     )
     def scorecard(context: dg.AssetExecutionContext) -> Iterator[Any]:
         found = judge_release(site, release)
-        report = write_report(site, release, found)
+        report = _write_report(site, release, found)
         log_materialization(
             context,
             key,
@@ -96,6 +101,41 @@ def build_scorecard(site: Site, release: Release, plan: PipelinePlan) -> dg.Asse
             yield output_for(spec.key)
 
     return scorecard
+
+
+def _write_report(site: Site, release: Release, found: Scorecard) -> Path:
+    from validation.figures.registry import draw
+
+    butler = open_butler(site.butler)
+    measured = read_metrics(butler, release.chain, skymap=release.skymap, tracts=release.tracts or None)
+    tracts = sorted({m.tract for m in measured if m.tract is not None})
+    thresholds = release.validation.thresholds
+    figures = [
+        (
+            f"tract {tract}",
+            draw(
+                butler,
+                release.chain,
+                tract,
+                figures_folder(site, release, str(tract)),
+                skymap=release.skymap,
+                instrument=release.instrument,
+            ),
+        )
+        for tract in tracts
+    ]
+    report = Report(
+        release.name,
+        found,
+        dt.datetime.now(dt.UTC),
+        release.description,
+        tracts={t: judge(thresholds, [m for m in measured if m.tract == t], f"tract {t}") for t in tracts},
+        figures=figures,
+        failures=read_failures(site, release),
+        products=count_products(butler, release.chain),
+        provenance=read_provenance(butler, release.chain, Path(release.pipeline).name),
+    )
+    return write_report(report, site.reports / release.name)
 
 
 def _log_rows(context: dg.AssetExecutionContext, spec: dg.AssetCheckSpec, rows: list[Row]) -> None:

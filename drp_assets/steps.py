@@ -15,7 +15,7 @@ from drp_assets.automation import when_overlap_ready, when_ready
 from drp_assets.events import output_for
 from drp_assets.keys import COMPLETE, ProductAsset, inputs_key, product_assets
 from drp_assets.partitions import mapping_between, partitions_of
-from drp_assets.pictures import coadd_pictures
+from drp_assets.pictures import pictures_of
 from drp_assets.reporting import report_outcome
 from drp_assets.submissions import StepConfig, request_for
 from launchers.step_run import launch_and_watch
@@ -99,7 +99,7 @@ def build_step(site: Site, release: Release, plan: PipelinePlan, step: Step, cod
         partitions = list(context.partition_keys) if partitions_def else []
         request = request_for(site, release, step, partitions, config, context.run_id)
         outcome = launch_and_watch(context, request, poll_s=site.wms.poll_s)
-        pictures = coadd_pictures(site, release, assets, partitions) if step.short == "step3a" else {}
+        pictures = pictures_of(site, release, step, assets, partitions)
         report_outcome(context, site, release, assets, partitions or [""], outcome, pictures)
         for asset in assets:
             yield output_for(asset.check_key)
