@@ -16,8 +16,11 @@ from scipy.spatial import cKDTree
 from drp_tasks.matching import from_tangent_plane, to_tangent_plane
 
 MIN_MATCHES = 6
-MATCHES_FOR_SIP = 14
-"""How many stars the quadratic distortion takes; with fewer the fit is linear."""
+CLIP = 3.0
+"""A pair is dropped if its distance is so many times the typical one, in its own uncertainty."""
+
+DISTORTION_PRIOR_MAS = 10.0
+"""Displacement that a quadratic term is expected to give at the edge of a detector."""
 
 _DEG_PER_ARCSEC = 1 / 3600
 
@@ -113,13 +116,14 @@ def solve_astrometry(
         ref_x, ref_y = _sky_to_pixel(wcs, reference, catalogue)
         predicted = np.c_[ref_x + shift_xy[0], ref_y + shift_xy[1]]
         star, ref, distance = _mutual_pairs(tree, predicted, radius_px)
+        sigma = np.sqrt((error_px[star] * scale_mas) ** 2 + reference.error_mas[catalogue[ref]] ** 2 + floor_mas**2)
         if order > 1 and len(star) >= MIN_MATCHES:
-            kept = distance <= max(3.5 * 1.2 * float(np.median(distance)), 0.05)
-            star, ref = star[kept], ref[kept]
+            misfit = distance * scale_mas / sigma
+            kept = misfit <= CLIP * max(1.0, float(np.median(misfit)))
+            star, ref, sigma = star[kept], ref[kept], sigma[kept]
         if len(star) < MIN_MATCHES:
             raise AstrometryError(len(star))
         pairs = catalogue[ref]
-        sigma = np.sqrt((error_px[star] * scale_mas) ** 2 + reference.error_mas[pairs] ** 2 + floor_mas**2)
         wcs = fit_tan_sip(
             x[star],
             y[star],
@@ -127,7 +131,8 @@ def solve_astrometry(
             reference.dec[pairs],
             weight=1 / sigma,
             centre_xy=centre_xy,
-            order=order if len(star) >= MATCHES_FOR_SIP else 1,
+            order=order,
+            distortion_prior=DISTORTION_PRIOR_MAS,
         )
         shift_xy = (0.0, 0.0)
     ra, dec = wcs.all_pix2world(x[star], y[star], 0)
@@ -160,6 +165,7 @@ def fit_tan_sip(
     weight: np.ndarray,
     centre_xy: tuple[float, float],
     order: int = 2,
+    distortion_prior: float = np.inf,
 ) -> WCS:
     """Fit a TAN projection with SIP distortion by linear least squares.
 
@@ -179,15 +185,22 @@ def fit_tan_sip(
         Reference pixel.
     order
         1 for a linear projection, more for SIP of that order.
+    distortion_prior
+        Displacement, in the unit of 1 / ``weight``, that a SIP term is expected to give at the field's edge: few stars
+        then don't take noise for distortion.
     """
     scale = max(float(np.ptp(x)), float(np.ptp(y)), 1.0)
     powers = [(i, total - i) for total in range(order + 1) for i in range(total, -1, -1)]
     u, v = (x - centre_xy[0]) / scale, (y - centre_xy[1]) / scale
     design = np.stack([u**i * v**j for i, j in powers], axis=-1)
+    # At half a field's width a term of degree n displaces by its coefficient / 2^n.
+    prior = np.diag([2.0 ** -(i + j) / distortion_prior if i + j > 1 else 0.0 for i, j in powers])
+    weighted = np.vstack([design * weight[:, None], prior])
     tangent = _middle_of(ra, dec)
     for _ in range(4):
         standard = np.stack(to_tangent_plane(ra, dec, *tangent), axis=-1) * _DEG_PER_ARCSEC
-        coefficients = np.linalg.lstsq(design * weight[:, None], standard * weight[:, None], rcond=None)[0]
+        wanted = np.vstack([standard * weight[:, None], np.zeros((len(powers), 2))])
+        coefficients = np.linalg.lstsq(weighted, wanted, rcond=None)[0]
         constant = coefficients[0] / _DEG_PER_ARCSEC
         moved_ra, moved_dec = from_tangent_plane(constant[0], constant[1], *tangent)
         tangent = float(moved_ra), float(moved_dec)

@@ -286,7 +286,9 @@ class CalibrateImageTask(pb.PipelineTask):
             np.asarray(references["dec"], np.float64),
             np.hypot(np.asarray(references["raErr"]), np.asarray(references["decErr"])) / np.sqrt(2),
         )
-        error_px = np.hypot(stars["xErr"].value[rows], stars["yErr"].value[rows]) / np.sqrt(2)
+        # A poor fit of the PSF means a blend, whose position is worse than its noise.
+        misfit = np.sqrt(np.maximum(np.asarray(stars["psfChi2"])[rows], 1))
+        error_px = np.hypot(stars["xErr"].value[rows], stars["yErr"].value[rows]) / np.sqrt(2) * misfit
         try:
             found = solve_astrometry(
                 stars["x"].value[rows],

@@ -12,8 +12,11 @@ import astropy.units as u
 import galsim
 import numpy as np
 from astropy.table import Table
+from scipy.ndimage import zoom
 
 from drp_tasks.psf import PolynomialPsf
+
+OVERSAMPLING = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +90,9 @@ def add_moments(stars: Table, image: np.ndarray, psf: PolynomialPsf, measured: n
             stars[prefix + suffix] = column if unit is None else column * unit
 
 
-def effective_fwhm(psf_image: np.ndarray) -> float:
-    """Return the width in pixels of the Gaussian with the same noise-equivalent area as a PSF (LSE-40, FWHM_eff)."""
-    unit = psf_image / psf_image.sum()
-    return float(np.sqrt(1 / (unit**2).sum() / 2.266))
+def half_maximum_width(psf_image: np.ndarray) -> float:
+    """Return the full width at half maximum of a PSF's image, in pixels: of the circle with the same area above it."""
+    fine: np.ndarray = zoom(psf_image, OVERSAMPLING, order=3, mode="nearest", grid_mode=False)
+    pixel_width = (psf_image.shape[0] - 1) / (fine.shape[0] - 1)
+    area = np.count_nonzero(fine > fine.max() / 2) * pixel_width**2
+    return float(2 * np.sqrt(area / np.pi))

@@ -16,7 +16,7 @@ from drp_tasks import camera
 from drp_tasks.astrometry import AstrometricSolution
 from drp_tasks.cleaning import Background
 from drp_tasks.images import nanojansky_per_electron, wcs_to_text
-from drp_tasks.moments import effective_fwhm, stamp_moments
+from drp_tasks.moments import half_maximum_width, stamp_moments
 from drp_tasks.photometry import ZeroPoint
 from drp_tasks.psf import PolynomialPsf
 from drp_tasks.visit_facts import VisitFacts
@@ -66,7 +66,7 @@ def summary_row(facts: VisitFacts, found: DetectorCalibration, nominal_sky_elect
     wcs = found.astrometry.wcs
     centre = found.psf.image_at(*found.psf.centre_xy)
     moments = stamp_moments(centre[None])
-    fwhm_arcsec = effective_fwhm(centre) * camera.PIXEL_SCALE_ARCSEC
+    fwhm_arcsec = half_maximum_width(centre) * camera.PIXEL_SCALE_ARCSEC
     corner_x, corner_y = np.array([-0.5, nx - 0.5, nx - 0.5, -0.5]), np.array([-0.5, -0.5, ny - 0.5, ny - 0.5])
     corner_ra, corner_dec = wcs.all_pix2world(corner_x, corner_y, 0)
     ra, dec = wcs.all_pix2world((nx - 1) / 2, (ny - 1) / 2, 0)
