@@ -20,6 +20,7 @@ from lsst.pipe.base import connectionTypes as ct
 from numpy.typing import NDArray
 
 from drp_tasks.astrometry import fit_tan_sip, pixel_scale_mas
+from drp_tasks.exposure_index import find_exposures
 from drp_tasks.field_correction import AstrometricCorrection, FieldModel, Footprint, StarPositions, fit_corrections
 from drp_tasks.images import wcs_from_text, wcs_to_text
 from drp_tasks.matching import from_tangent_plane, sky_position, to_tangent_plane, unit_vectors
@@ -88,10 +89,8 @@ def _star_positions(
     *, floor_mas: float,
 ) -> StarPositions:  # fmt: skip
     """Take the members' positions to the tangent plane; ``scale_mas`` is each exposure's pixel scale."""
-    exposure_of = {(footprint.visit, footprint.detector): k for k, footprint in enumerate(footprints)}
-    exposure = np.array(
-        [exposure_of.get(key, -1) for key in zip(members["visit"], members["detector"], strict=True)], np.int64
-    )
+    visit, detector = [footprint.visit for footprint in footprints], [footprint.detector for footprint in footprints]
+    exposure = find_exposures(members["visit"], members["detector"], visit, detector)
     members, exposure = members[exposure >= 0], exposure[exposure >= 0]
     position = np.stack(to_tangent_plane(members["ra"], members["dec"], *tangent), axis=-1)
     error_px = np.hypot(np.asarray(members["xErr"], float), np.asarray(members["yErr"], float)) / np.sqrt(2)

@@ -21,6 +21,7 @@ from scipy.sparse import coo_matrix, csr_matrix
 from scipy.sparse import vstack as stack_rows
 from scipy.sparse.linalg import lsqr
 
+from drp_tasks.exposure_index import find_exposures
 from drp_tasks.images import AB_NANOJANSKY
 from drp_tasks.robust import robust_sigma, robust_weights
 
@@ -202,10 +203,7 @@ def select_measurements(
         reference = np.asarray(stars[f"refMag_{band}"], float)[first]
         reference_sigma = np.hypot(np.asarray(stars[f"refMagErr_{band}"], float)[first], reference_floor)
 
-    exposure_of = {key: k for k, key in enumerate(zip(exposures.visit, exposures.detector, strict=True))}
-    exposure = np.array(
-        [exposure_of.get(key, -1) for key in zip(members["visit"], members["detector"], strict=True)], np.int64
-    )
+    exposure = find_exposures(members["visit"], members["detector"], exposures.visit, exposures.detector)
     flux, flux_error = np.asarray(members["psfFlux"], float), np.asarray(members["psfFluxErr"], float)
     with np.errstate(invalid="ignore", divide="ignore"):
         use = (exposure >= 0) & (flux / flux_error > min_signal_to_noise)
