@@ -105,9 +105,11 @@ def binned_median(x: np.ndarray, y: np.ndarray, values: np.ndarray, edges: np.nd
     cell = (row * cells + column)[inside]
     order = np.argsort(cell, kind="stable")
     groups, starts = np.unique(cell[order], return_index=True)
-    for group, part in zip(groups, np.split(values[inside][order], starts[1:]), strict=True):
-        if len(part) >= least:
-            medians[group] = np.median(part)
+    stops = [*starts[1:], len(order)]
+    sorted_values = values[inside][order]
+    for group, start, stop in zip(groups, starts, stops if len(groups) else [], strict=True):
+        if stop - start >= least:
+            medians[group] = np.median(sorted_values[start:stop])
     return medians.reshape(cells, cells)
 
 

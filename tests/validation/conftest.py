@@ -13,6 +13,8 @@ import pytest
 from astropy.table import Table
 from astropy.time import Time
 from lsst.daf.butler import Butler, CollectionType, DatasetType, Timespan
+from lsst.pex.config import Config, Field
+from lsst.utils.packages import Packages
 
 from drp_tasks.images import masked_image, single_plane
 from drp_tasks.instrument import SimCam
@@ -34,6 +36,12 @@ class Size:
     detectors: int = 4
     visits_per_band_and_day: int = 1
     detector_px: int = 64
+
+
+class MadeUpConfig(Config):
+    """A configuration with one setting."""
+
+    sigma = Field("Detection threshold.", float, default=5.0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,6 +88,7 @@ def make_release(root: Path, size: Size = Size()) -> MadeUpRelease:
     _put_objects(release, sky, rng)
     _put_visits(release, sky, size, rng)
     _put_difference(release, size, rng)
+    _put_bookkeeping(release)
     return release
 
 
@@ -263,6 +272,14 @@ def _put_difference(release, size, rng):
     )
     where = {"instrument": "SimCam", "skymap": "sim_v1", "tract": 0}
     release.put(sources, "dia_source", tuple(where), "ArrowAstropy", **where)
+
+
+def _put_bookkeeping(release):
+    release.put(Packages({"lsst_images": "30.0", "numpy": "2.0"}), "packages", (), "Packages")
+    for number, run in enumerate((RUN, OLDER_RUN)):
+        config = MadeUpConfig()
+        config.sigma = 5.0 - number
+        release.put(config, "detect_config", (), "Config", run)
 
 
 @pytest.fixture(scope="session")
