@@ -19,7 +19,8 @@ from astropy.wcs import WCS
 from lsst.pipe.base import connectionTypes as ct
 from numpy.typing import NDArray
 
-from drp_tasks.images import UNUSABLE, masked_image, plane, start_xy, unusable, wcs_from_text, wcs_of
+from drp_tasks.assemble_coadd import COADD_UNUSABLE
+from drp_tasks.images import masked_image, plane, start_xy, unusable, wcs_from_text, wcs_of
 from drp_tasks.reprocess_visit_image import detector_row
 from drp_tasks.skymap import TangentSkyMap
 from drp_tasks.warping import Box, footprint_box, map_pixels, touched, warp_mapped
@@ -35,14 +36,14 @@ class Template:
         Flux in nJy and its variance in nJy², zero where nothing covers the pixel.
     covered
         Where a patch gave a pixel that may be used.
-    planes
-        Mask planes of the patches, where they are why no patch gave a pixel.
+    saturated
+        Where no patch gave a pixel because the coadd is saturated there.
     """
 
     array: NDArray[np.float32]
     variance: NDArray[np.float32]
     covered: NDArray[np.bool_]
-    planes: dict[str, NDArray[np.bool_]]
+    saturated: NDArray[np.bool_]
 
 
 def assemble_template(patches: Iterable[li.MaskedImage], wcs: WCS, shape: tuple[int, int]) -> Template:
@@ -59,7 +60,7 @@ def assemble_template(patches: Iterable[li.MaskedImage], wcs: WCS, shape: tuple[
     """
     array, variance = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
     covered = np.zeros(shape, bool)
-    planes = {name: np.zeros(shape, bool) for name in UNUSABLE if name != "NO_DATA"}
+    saturated = np.zeros(shape, bool)
     detector = Box(0, 0, shape[1], shape[0])
     for patch in patches:
         patch_wcs = wcs_of(patch)
@@ -67,14 +68,13 @@ def assemble_template(patches: Iterable[li.MaskedImage], wcs: WCS, shape: tuple[
         if 0 in box.shape:
             continue
         pixel_map = map_pixels(patch_wcs, wcs, box, start_xy(patch))
-        warped = warp_mapped(patch.image.array, patch.variance.array, unusable(patch), pixel_map)
+        warped = warp_mapped(patch.image.array, patch.variance.array, unusable(patch, COADD_UNUSABLE), pixel_map)
         here = box.slices_within(detector)
         new = ~warped.bad & ~covered[here]
         array[here][new], variance[here][new] = warped.array[new], warped.variance[new]
         covered[here] |= new
-        for name, carried in planes.items():
-            carried[here] |= touched(plane(patch, name), pixel_map)
-    return Template(array, variance, covered, {name: carried & ~covered for name, carried in planes.items()})
+        saturated[here] |= touched(plane(patch, "SAT"), pixel_map)
+    return Template(array, variance, covered, saturated & ~covered)
 
 
 def needed_box(outer: li.Box, tract_wcs: WCS, wcs: WCS, shape: tuple[int, int]) -> li.Box | None:
@@ -194,7 +194,7 @@ class BuildTemplateTask(pb.PipelineTask):
             template=masked_image(
                 template.array,
                 template.variance,
-                {**template.planes, "NO_DATA": ~template.covered},
+                {"SAT": template.saturated, "NO_DATA": ~template.covered},
                 unit=u.nJy,
                 wcs=wcs,
             )

@@ -58,7 +58,7 @@ def test_where_patches_overlap_the_first_usable_pixel_counts():
     column, row = (np.rint(axis).astype(int) for axis in DETECTOR_WCS.all_world2pix(ra, dec, 0))
     assert template.array[row, column] == pytest.approx([1.0, 2.0], abs=0.1)
     assert template.covered[row, column].all()
-    assert not template.planes["SAT"][row, column].any()
+    assert not template.saturated[row, column].any()
 
 
 def test_what_no_patch_covers_is_no_data_and_what_all_mask_says_why():
