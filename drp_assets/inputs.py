@@ -3,8 +3,6 @@
 Belongs here: the asset ``<release>/inputs`` and its check. Doesn't: what arrived at the site (`drp_assets.raws`).
 """
 
-from __future__ import annotations
-
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -39,7 +37,7 @@ class TaggedDay:
         return 1 - len(self.incomplete) / self.exposures if self.exposures else 0.0
 
 
-def select_raws(butler: Butler, release: Release, day_obs: int) -> tuple[list[DatasetRef], int]:
+def select_raws(butler: "Butler", release: Release, day_obs: int) -> "tuple[list[DatasetRef], int]":
     """Find the raws of one day_obs that the release's selection lets in.
 
     Parameters
@@ -83,7 +81,7 @@ def select_raws(butler: Butler, release: Release, day_obs: int) -> tuple[list[Da
     return wanted, len(found) - len(wanted)
 
 
-def tag_day(butler: Butler, release: Release, day_obs: int) -> TaggedDay:
+def tag_day(butler: "Butler", release: Release, day_obs: int) -> TaggedDay:
     """Put one day_obs' raws into the release's inputs, and say what is there.
 
     Parameters
@@ -114,7 +112,7 @@ def tag_day(butler: Butler, release: Release, day_obs: int) -> TaggedDay:
     return TaggedDay(len(detectors), len(wanted), left_out, incomplete)
 
 
-def tracts_touched(butler: Butler, release: Release, day_obs: int) -> Counter[str]:
+def tracts_touched(butler: "Butler", release: Release, day_obs: int) -> Counter[str]:
     """Count the visits of one day_obs in each of the release's tracts.
 
     Parameters

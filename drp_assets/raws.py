@@ -4,8 +4,6 @@ Belongs here: the assets ``raw`` and ``arrived_products``. Doesn't: how anything
 a release is made from (`drp_assets.inputs`).
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import dagster as dg

@@ -4,8 +4,6 @@ Belongs here: the asset ``<release>/scorecard`` and a check for each threshold. 
 (`validation`), or measuring (`drp_tasks`).
 """
 
-from __future__ import annotations
-
 import datetime as dt
 from collections.abc import Iterator
 from pathlib import Path

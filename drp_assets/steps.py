@@ -4,8 +4,6 @@ Belongs here: building a step's `multi_asset` from the plan. Doesn't: what is as
 (`drp_assets.submissions`), or what is said of the outcome (`drp_assets.reporting`).
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 

@@ -37,7 +37,7 @@ MEDIAN_OVER_DETECTORS = (
 SUM_OVER_DETECTORS = ("nSources", "nPsfStars", "nAstrometryStars", "nPhotometryStars")
 
 
-def visit_detector_table(summaries: Sequence[Table]) -> Table:
+def gather_detectors(summaries: Sequence[Table]) -> Table:
     """Return all rows of visit summaries by (visit, detector), without the WCS text, with the depth.
 
     The depth ``magLim`` is the AB magnitude of a point source with a signal to noise of 5.
@@ -52,13 +52,13 @@ def visit_detector_table(summaries: Sequence[Table]) -> Table:
     return table
 
 
-def visit_table(summaries: Sequence[Table]) -> Table:
+def gather_visits(summaries: Sequence[Table]) -> Table:
     """Return one row for each visit: medians and sums over its detectors, how many they are, and where it points.
 
     Detectors whose value isn't finite are left out of a median. ``zeroPointScatter`` is the standard deviation over
     the detectors.
     """
-    detectors = visit_detector_table(summaries)
+    detectors = gather_detectors(summaries)
     visits, first, row_visit = np.unique(np.asarray(detectors["visit"]), return_index=True, return_inverse=True)
     groups = [np.flatnonzero(row_visit == index) for index in range(len(visits))]
     table = Table({"visit": visits})
@@ -123,8 +123,8 @@ class MakeVisitDetectorTableTask(pb.PipelineTask):
     _DefaultName = "makeVisitDetectorTable"
 
     def run(self, visitSummaries: Sequence[DeferredDatasetHandle]) -> pb.Struct:
-        """Return ``outputTable``: see `visit_detector_table`."""
-        table = visit_detector_table([handle.get() for handle in visitSummaries])
+        """Return ``outputTable``: see `gather_detectors`."""
+        table = gather_detectors([handle.get() for handle in visitSummaries])
         self.metadata["n_rows"] = len(table)
         return pb.Struct(outputTable=table)
 
@@ -136,7 +136,7 @@ class MakeVisitTableTask(pb.PipelineTask):
     _DefaultName = "makeVisitTable"
 
     def run(self, visitSummaries: Sequence[DeferredDatasetHandle]) -> pb.Struct:
-        """Return ``outputTable``: see `visit_table`."""
-        table = visit_table([handle.get() for handle in visitSummaries])
+        """Return ``outputTable``: see `gather_visits`."""
+        table = gather_visits([handle.get() for handle in visitSummaries])
         self.metadata["n_visits"] = len(table)
         return pb.Struct(outputTable=table)
