@@ -83,7 +83,8 @@ def simulate(survey: Survey, out: Path, processes: int = 1, progress: Progress |
     out
         Folder for this survey alone.
     processes
-        How many processes draw pixels; the result does not depend on it.
+        How many processes draw pixels; the result does not depend on it. (Images of calibrations are the same to the
+        bit, but their files bear the time at which ``lsst.images`` wrote them.)
     progress
         Called as things are done.
 
@@ -117,6 +118,9 @@ def _claim(out: Path, survey: Survey) -> None:
         digest = json.loads(mark.read_text())["digest"]
         if digest != survey.digest:
             raise ValueError(f"{out} holds survey {digest}, not {survey.name} ({survey.digest}); take another folder.")
+    else:
+        out.mkdir(parents=True, exist_ok=True)
+        _write_whole(mark, json.dumps({"digest": survey.digest, **asdict(survey)}, indent=1))
 
 
 def _draw(survey: Survey, out: Path, processes: int, report: Progress) -> None:
@@ -140,8 +144,10 @@ def _draw(survey: Survey, out: Path, processes: int, report: Progress) -> None:
             task()
             report("raws and calibrations", done, len(tasks))
         return
-    # Spawned processes inherit no threads and no open connections.
-    with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
+    # Forks of a clean server inherit no threads and no open connections, and import the libraries once.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    with ProcessPoolExecutor(processes, mp_context=context) as pool:
         for done, future in enumerate(as_completed([pool.submit(task) for task in tasks]), start=1):
             future.result()
             report("raws and calibrations", done, len(tasks))

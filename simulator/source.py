@@ -76,7 +76,7 @@ class SourceFacility:
         self.butler.close()
 
     def take(self, raws: Sequence[Path]) -> list[DatasetRef]:
-        """Ingest the raws of one exposure where they are.
+        """Ingest the raws of one exposure.
 
         Returns
         -------
@@ -96,7 +96,8 @@ class SourceFacility:
                 FileDataset(path=str(path), refs=[ref], formatter=SimCamRawFormatter)
                 for path, ref in zip(raws, refs, strict=True)
             ),
-            transfer="direct",
+            # In the repository raws have names of their own, which go into zips in place of this machine's paths.
+            transfer="copy",
             skip_existing=True,
         )
         return refs
