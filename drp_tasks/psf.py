@@ -7,7 +7,7 @@ Doesn't: choosing the stars (`drp_tasks.calibrate_image`, `drp_tasks.coadd_psf`)
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Final
 
@@ -30,7 +30,7 @@ STARS_FOR_ORDER = ((18, 2), (8, 1), (MIN_STARS, 0))
 MODEL_ERROR = 0.03
 """Part of its brightness by which a star's pixel may differ from the model: in the core no star outweighs all."""
 
-VARIATION = 0.15
+VARIATION = 0.3
 """Part of its brightness by which a pixel of the PSF is expected to vary over an image."""
 
 PROFILE_FLOOR = 1e-5
@@ -203,9 +203,9 @@ def fit_psf(
     centre_xy = (start_xy[0] + (nx - 1) / 2, start_xy[1] + (ny - 1) / 2)
     scale = float(max(nx, ny))
     stars = _cut_out_stars(image, variance, bad, positions_xy=(x - start_xy[0], y - start_xy[1]), half=half)
-    where = np.asarray(x)[stars.index], np.asarray(y)[stars.index]
-    psf, _ = _fit_stamps(stars, where, max_order, centre_xy, scale)
-    psf, kept = _fit_stamps(stars.cleaned_with(psf, where), where, max_order, centre_xy, scale)
+    psf, _ = _fit_stamps(stars, stars.places(x, y), max_order, centre_xy, scale)
+    stars = stars.cleaned_with(psf, stars.places(x, y))
+    psf, kept = _fit_stamps(stars, stars.places(x, y), max_order, centre_xy, scale)
     used = np.zeros(len(x), bool)
     used[stars.index[kept]] = True
     return psf, used
@@ -225,6 +225,8 @@ def _fit_stamps(
     """
     stamps, noise = stars.centred()
     side = 2 * stars.half + 1
+    if not len(stamps):
+        raise TooFewStarsError(0)
     flux = stamps @ _unit_gaussian(side, FIRST_SIGMA_PX).ravel()
     profile = _radial_profile(np.median(stamps / flux[:, None], axis=0).reshape(side, side)).ravel()
     kept = flux > 0
@@ -350,15 +352,30 @@ class _StarStamps:
         noise = np.sqrt(self.variance[:, _PAD:-_PAD, _PAD:-_PAD].sum(axis=(1, 2), dtype=np.float64))
         return stamps.reshape(len(stamps), side * side), noise
 
+    def places(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return these stars' part of the positions of all stars."""
+        return np.asarray(x)[self.index], np.asarray(y)[self.index]
+
     def cleaned_with(self, psf: PolynomialPsf, where: tuple[np.ndarray, np.ndarray]) -> _StarStamps:
-        """Return the stars with the PSF's values, scaled to each star, in place of holes and of neighbours."""
+        """Return the stars with the PSF's values, scaled to each star, in place of holes and of neighbours.
+
+        Stars of which too much would be replaced, such as galaxies, are left out.
+        """
         model = np.pad(psf.stamps_at(*where), ((0, 0), (_PAD, _PAD), (_PAD, _PAD)), mode="edge")
         good = ~self.holes
         flux = (model * good * self.pixels).sum(axis=(1, 2)) / (model**2 * good).sum(axis=(1, 2))
         expected = model * flux[:, None, None]
         tolerance = np.sqrt(np.maximum(self.variance, 0) + (VARIATION * expected) ** 2)
-        neighbour = self.pixels - expected > NEIGHBOUR_SIGMA * tolerance
-        return replace(self, pixels=np.where(self.holes | neighbour, expected, self.pixels))
+        holes = self.holes | (self.pixels - expected > NEIGHBOUR_SIGMA * tolerance)
+        whole = holes.mean(axis=(1, 2)) < MAX_HOLES
+        return _StarStamps(
+            self.index[whole],
+            np.where(holes, expected, self.pixels)[whole],
+            self.variance[whole],
+            holes[whole],
+            (self.phase_xy[0][whole], self.phase_xy[1][whole]),
+            self.half,
+        )
 
 
 def _cut_out_stars(
