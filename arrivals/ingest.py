@@ -92,6 +92,7 @@ def ingest_pending(
     settings: ArrivalSettings,
     day_obs: int | None = None,
     *,
+    undated: bool = False,
     stopping: Callable[[], bool] = lambda: False,
 ) -> IngestReport:
     """Ingest what the ledger has received and what is due to be tried again.
@@ -106,6 +107,8 @@ def ingest_pending(
         The site profile's.
     day_obs
         Only this day_obs, and what belongs to none (calibrations, catalogues); by default everything.
+    undated
+        Only what belongs to no day_obs.
     stopping
         Asked between batches whether to stop early.
 
@@ -124,7 +127,7 @@ def ingest_pending(
     began = time.monotonic()
     with ledger.exclusive("ingest"):
         try:
-            report = _Ingest(butler, ledger, settings, day_obs, stopping).run()
+            report = _Ingest(butler, ledger, settings, day_obs, undated, stopping).run()
         except DBAPIError as error:
             if not is_database_trouble(error):
                 raise
@@ -151,12 +154,14 @@ class _Ingest:
         ledger: Ledger,
         settings: ArrivalSettings,
         day_obs: int | None,
+        undated: bool,
         stopping: Callable[[], bool],
     ) -> None:
         self._butler = butler
         self._ledger = ledger
         self._settings = settings
         self._day_obs = day_obs
+        self._undated = undated
         self._stopping = stopping
         try:
             self._instrument = Instrument.from_string(settings.instrument, butler.registry)
@@ -190,7 +195,9 @@ class _Ingest:
             after = 0
             limit = min(self._settings.ingest_batch, _MAX_BATCH.get(kind, self._settings.ingest_batch))
             while not self._stopping():
-                rows = self._ledger.pending({kind}, day_obs=self._day_obs, limit=limit, after=after)
+                rows = self._ledger.pending(
+                    {kind}, day_obs=self._day_obs, undated=self._undated, limit=limit, after=after
+                )
                 if not rows:
                     break
                 after = rows[-1].row_id

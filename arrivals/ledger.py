@@ -118,6 +118,7 @@ class Ledger:
         kinds: Collection[Kind],
         *,
         day_obs: int | None = None,
+        undated: bool = False,
         limit: int = 1_000,
         after: int = 0,
         now: datetime | None = None,
@@ -130,6 +131,8 @@ class Ledger:
             Which kinds.
         day_obs
             Only this day_obs, and what belongs to none; by default everything.
+        undated
+            Only what belongs to no day_obs.
         limit
             At most so many.
         after
@@ -138,7 +141,9 @@ class Ledger:
             What is due is due by this time.
         """
         chosen = and_(_is_due(now or datetime.now(UTC)), MESSAGES.c.kind.in_(kinds), MESSAGES.c.id > after)
-        if day_obs is not None:
+        if undated:
+            chosen = and_(chosen, MESSAGES.c.day_obs.is_(None))
+        elif day_obs is not None:
             chosen = and_(chosen, or_(MESSAGES.c.day_obs == day_obs, MESSAGES.c.day_obs.is_(None)))
         return self._rows(chosen, limit)
 

@@ -52,7 +52,7 @@ def _ingest(site: Site, context: dg.AssetExecutionContext, day_obs: int | None) 
     ledger = Ledger(site.ledger)
     try:
         report: IngestReport = ingest_pending(
-            open_butler(site.butler, writeable=True), ledger, site.arrivals, day_obs=day_obs
+            open_butler(site.butler, writeable=True), ledger, site.arrivals, day_obs, undated=day_obs is None
         )
         summary = ledger.by_day_obs()[day_obs]
     finally:
