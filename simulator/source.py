@@ -66,6 +66,8 @@ class SourceFacility:
         Butler.makeRepo(str(folder))
         self.butler = Butler.from_config(str(folder), writeable=True)
         self.skymap = skymap
+        self._staging = folder / "staging"
+        self._staging.mkdir()
         SimCam().register(self.butler.registry)
         register_skymap(self.butler, skymap)
         self.raw_type = self._dataset_type(*SimCam.raw_definition)
@@ -105,7 +107,7 @@ class SourceFacility:
     def write_zip(self, refs: Iterable[DatasetRef], path: Path) -> None:
         """Write a Butler zip of raws at once or not at all; the same raws give the same bytes."""
         refs = list(refs)
-        made = Path(self.butler.retrieve_artifacts_zip(refs, str(path.parent)).ospath)
+        made = Path(self.butler.retrieve_artifacts_zip(refs, str(self._staging)).ospath)
         unfinished = path.with_suffix(".part")
         with zipfile.ZipFile(made) as source, zipfile.ZipFile(unfinished, "w") as target:
             for member in sorted(source.infolist(), key=lambda info: info.filename):
