@@ -8,11 +8,14 @@ import dataclasses
 from pathlib import Path
 
 import astropy.units as u
+import healsparse
+import hpgeom
 import numpy as np
 import pytest
 from astropy.table import Table
 from astropy.time import Time
 from lsst.daf.butler import Butler, CollectionType, DatasetType, Timespan
+from lsst.daf.butler import Config as ButlerSettings
 from lsst.pex.config import Config, Field
 from lsst.utils.packages import Packages
 
@@ -60,7 +63,8 @@ class MadeUpRelease:
 
 def make_release(root: Path, size: Size = Size()) -> MadeUpRelease:
     """Fill a new repository with every product that validation reads."""
-    Butler.makeRepo(str(root))
+    formatter = "drp_tasks.healsparse_formatter.HealSparseMapFormatter"
+    Butler.makeRepo(str(root), config=ButlerSettings({"datastore": {"formatters": {"HealSparseMap": formatter}}}))
     butler = Butler.from_config(str(root), writeable=True)
     SimCam().register(butler.registry)
     skymap = TangentSkyMap("sim_v1", ((53.1, -28.1),), patches_x=2, patches_y=1, patch_px=size.patch_px, border_px=4)
@@ -85,6 +89,7 @@ def make_release(root: Path, size: Size = Size()) -> MadeUpRelease:
     sky["g"], sky["i"] = sky["r"] + sky["g_r"], sky["r"] - sky["r_i"]
     _put_metrics(release)
     _put_coadds(release, sky, rng)
+    _put_depth(release)
     _put_objects(release, sky, rng)
     _put_visits(release, sky, size, rng)
     _put_difference(release, size, rng)
@@ -130,10 +135,13 @@ def _put_metrics(release):
         + [("AM3", "r", np.nan, "mas", 0, False, "the field is smaller than 200 arcmin")],
         "object_metrics": [("wPerp", "", 16.2, "mmag", 48, True, "")],
         "truth_metrics": [
-            (f"completeness {low}-{low + 1}", "r", 1 / (1 + np.exp(2.2 * (low - 23.2))), "", 40, True, "")
+            (f"completeness_{low}_{low + 1}", "r", 100 / (1 + np.exp(2.2 * (low - 23.2))), "%", 40, True, "")
             for low in range(18, 26)
         ]
-        + [("m50", "r", 23.7, "mag", 300, True, "")],
+        + [(f"fluxPullSigma_{low}_{low + 2}", band, 1.1, "", 30, True, "") for low in (17, 19, 21) for band in "gri"]
+        + [("diaCompleteness_5_8", "", 70.0, "%", 20, True, ""), ("diaCompleteness_8", "", 96.0, "%", 50, True, "")]
+        + [("m50", "r", 23.7, "mag", 300, True, ""), ("m90", "r", 22.7, "mag", 300, True, "")]
+        + [("purity", "", 98.7, "%", 300, True, "")],
     }
     for name, rows in tables.items():
         dimensions = ("skymap", "tract") if name == "object_metrics" else ("instrument", "skymap", "tract")
@@ -177,6 +185,23 @@ def _put_coadds(release, sky, rng):
             counts = np.broadcast_to(np.linspace(0, 4, box.shape[1]).round(), box.shape).astype(np.float32)
             image = single_plane(counts.copy(), wcs=wcs, start_xy=(x0, y0))
             release.put(image, "deep_coadd_n_image", tuple(place), "ImageV2", **place)
+
+
+def _put_depth(release):
+    """Put a map that is deeper in the east, of the tract's western three quarters and of sky far away."""
+    nside = 2**17
+    box = release.skymap.tract_region(0).getBoundingBox()
+    west, width = box.getLon().getA().asDegrees(), box.getLon().getSize().asDegrees()
+    south, height = box.getLat().getA().asDegrees(), box.getLat().getSize().asDegrees()
+    ra, dec = np.meshgrid(west + width * np.linspace(0, 0.75, 60), south + height * np.linspace(0, 1, 60))
+    for number, band in enumerate(BANDS):
+        depth = healsparse.HealSparseMap.make_empty(64, nside, np.float32)
+        pixels = np.unique(hpgeom.angle_to_pixel(nside, ra, dec))
+        east = hpgeom.pixel_to_angle(nside, pixels)[0] - west
+        depth.update_values_pix(pixels, (24.0 + number + east).astype(np.float32))
+        depth.update_values_pos(np.array([200.0]), np.array([60.0]), np.array([20.0], np.float32))
+        place = {"skymap": "sim_v1", "band": band}
+        release.put(depth, "deep_coadd_depth_map", tuple(place), "HealSparseMap", **place)
 
 
 def _put_objects(release, sky, rng):

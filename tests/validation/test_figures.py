@@ -24,7 +24,7 @@ def tract(release_repository):
 
 def test_every_figure_is_drawn_or_skipped_for_a_reason(drawn):
     assert {f.name for f in drawn.drawn} | {f.name for f in drawn.skipped} == set(figure_names())
-    assert {f.name: f.reason for f in drawn.skipped} == {"depth": "deep_coadd_depth_map was never made"}
+    assert drawn.skipped == ()
 
 
 def test_pictures_and_thumbnails_keep_within_their_sizes(drawn):
@@ -110,6 +110,21 @@ def test_a_cutout_beyond_the_edge_is_filled_with_nothing(tract):
     assert np.isnan(tract.cutout(ref, -100, -100, 5)).all()
 
 
+def test_a_map_of_the_whole_sky_is_sampled_over_the_tract_alone(tract):
+    (ref,) = tract.refs("deep_coadd_depth_map", band="r")
+    cut = tract.sky_map(ref, 40)
+    known = np.isfinite(cut.pixels).mean(axis=0)
+    assert known[:28].min() > 0.9
+    assert known[36:].max() == 0
+    assert np.nanmin(cut.pixels) == pytest.approx(25.0, abs=0.01)
+    assert cut.ra.mean() == pytest.approx(53.1, abs=1e-4)
+
+
+def test_a_product_that_was_never_made_is_named(tract):
+    with pytest.raises(InputMissing, match="grey_image was never made"):
+        tract.refs("grey_image")
+
+
 def test_a_table_that_lacks_a_column_names_it(tract):
     with pytest.raises(InputMissing, match="object has no column u_psfFlux"):
         tract.table("object", ["u_psfFlux", "detect_isPrimary"])
@@ -152,17 +167,28 @@ def test_dia_sources_are_shown_from_bright_to_faint_without_flagged_ones():
     assert list(difference.spread_over_significance(sources, 9)["snr"]) == [-50.0, 20.0, 5.0]
 
 
-def test_fractions_in_bins_are_found_among_the_metrics():
+def test_binned_metrics_are_found_among_the_others():
     metrics = [
-        Measurement("completeness 22.5-23.0", "r", 92.0, "%", 40),
-        Measurement("completeness 22.0-22.5", "r", 0.98, "", 50),
-        Measurement("completeness 23.0-23.5", "r", None),
-        Measurement("PA6", "r", 3.0, "mmag"),
+        Measurement("completeness_22.5_23", "r", 92.0, "%", 40),
+        Measurement("completeness_22_22.5", "r", 98.0, "%", 50),
+        Measurement("completeness_23_23.5", "r", None),
+        Measurement("diaCompleteness_12", "", 95.0, "%", 20),
+        Measurement("PF1_stars", "r", 3.0, "%"),
+        Measurement("completenessSn10", "r", 97.0, "%"),
     ]
-    assert truth.bins_of(metrics) == (
-        truth.Bin("completeness", "r", 22.0, 22.5, 0.98, 50),
-        truth.Bin("completeness", "r", 22.5, 23.0, 0.92, 40),
+    assert truth.binned(metrics) == (
+        truth.BinnedValue("completeness", "r", 22.0, 22.5, 98.0, 50),
+        truth.BinnedValue("completeness", "r", 22.5, 23.0, 92.0, 40),
+        truth.BinnedValue("diaCompleteness", "", 12.0, None, 95.0, 20),
     )
+    assert [b.centre for b in truth.binned(metrics)] == [22.25, 22.75, 12.0]
+
+
+def test_completeness_limits_alone_are_drawn_and_nothing_is_missing_input():
+    limits = [Measurement("m50", "r", 24.2, "mag"), Measurement("m90", "r", None, "mag")]
+    assert [axes.get_title(loc="left") for axes in truth.truth_comparison((), limits).axes] == ["Stars with an object"]
+    with pytest.raises(InputMissing, match="no truth metric"):
+        truth.truth_comparison((), limits[1:])
 
 
 def test_a_coadd_is_drawn_with_holes_and_in_any_number_of_bands():

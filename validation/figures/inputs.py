@@ -236,9 +236,16 @@ class ReleaseTract:
             A `healsparse.HealSparseMap`, of the tract or the whole sky.
         size
             Samples along each side.
+
+        Raises
+        ------
+        InputMissing
+            The skymap has no such tract.
         """
-        (tract,) = self.butler.query_dimension_records("tract", skymap=self.skymap, tract=self.tract)
-        box = tract.region.getBoundingBox()
+        tracts = self.butler.query_dimension_records("tract", skymap=self.skymap, tract=self.tract, explain=False)
+        if not tracts:
+            raise InputMissing(f"skymap {self.skymap} has no tract {self.tract}")
+        box = tracts[0].region.getBoundingBox()
         lon, lat = box.getLon(), box.getLat()
         ra = np.degrees(lon.getA().asRadians() + lon.getSize().asRadians() * (np.arange(size) + 0.5) / size)
         low, high = lat.getA().asDegrees(), lat.getB().asDegrees()

@@ -1,136 +1,187 @@
-"""What was found of what was there: completeness and purity by magnitude, and of difference imaging by S/N.
+"""What was found of what was there, and how well it was measured: the truth metrics that come in bins.
 
-Belongs here: figures of the truth metrics' rows. Doesn't: truth tables, which only the simulator and the validation
-step's truth metrics read.
+Belongs here: completeness by magnitude, of difference imaging by S/N, and flux pulls by magnitude. Doesn't: truth
+tables, which only the simulator and the validation step's truth metrics read.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from validation.figures.inputs import InputMissing, ReleaseTract
+from validation.figures.inputs import InputMissing
 from validation.figures.recipe import Recipe
-from validation.figures.style import FAINT, INK, band_colour, band_marker, bands_in, canvas, styled
+from validation.figures.style import ACCENT, FAINT, band_colour, band_legend, band_marker, bands_in, canvas, styled
 from validation.metrics import Measurement
+from validation.rendering import number_text
 
-_NUMBER = r"(\d+(?:\.\d+)?)"
-_BIN = re.compile(rf"{_NUMBER}\s*(?:-|–|…|_|to)\s*{_NUMBER}")
+_BIN = re.compile(r"(?P<kind>[A-Za-z]\w*?)_(?P<low>\d+(?:\.\d+)?)(?:_(?P<high>\d+(?:\.\d+)?))?")
 
 
 @dataclass(frozen=True, slots=True)
-class Bin:
-    """A fraction of what lies between two magnitudes, or two S/N."""
+class Panel:
+    """How one kind of binned metric is shown."""
+
+    title: str
+    x_label: str
+    y_label: str
+    good: tuple[float, float]
+    """Range of values that is shaded as good."""
+    is_share: bool = False
+
+
+PANELS: Mapping[str, Panel] = MappingProxyType(
+    {
+        "completeness": Panel("Stars with an object", "true magnitude [AB mag]", "share [%]", (90, 100), True),
+        "diaCompleteness": Panel("Transients with a DiaSource", "S/N of the change", "share [%]", (95, 100), True),
+        "fluxPullSigma": Panel(
+            "Scatter of flux pulls", "true magnitude [AB mag]", "σ of (f − f true) / error", (0.9, 1.3)
+        ),
+        "fluxPullMedian": Panel(
+            "Median flux pull", "true magnitude [AB mag]", "median of (f − f true) / error", (-0.5, 0.5)
+        ),
+    }
+)
+"""What is shown of each kind, in this order."""
+
+LIMITS: Mapping[str, float] = MappingProxyType({"m50": 50.0, "m90": 90.0})
+"""Metrics that are a magnitude at which the completeness has a value, in per cent."""
+
+
+@dataclass(frozen=True, slots=True)
+class BinnedValue:
+    """A metric of what lies between two magnitudes, or two S/N; without ``high`` the bin is open."""
 
     kind: str
     band: str
     low: float
-    high: float
-    fraction: float
+    high: float | None
+    value: float
     n: int
 
+    @property
+    def centre(self) -> float:
+        """Where it is drawn; an open bin at its lower edge."""
+        return self.low if self.high is None else (self.low + self.high) / 2
 
-def bins_of(measurements: Iterable[Measurement]) -> tuple[Bin, ...]:
-    """Pick the metrics that are fractions in a bin, such as ``completeness 22.0-22.5``.
+
+def binned(measurements: Iterable[Measurement]) -> tuple[BinnedValue, ...]:
+    """Pick the metrics that come in bins, such as ``fluxPullSigma_20_22`` or ``diaCompleteness_12``.
 
     Parameters
     ----------
     measurements
-        Of any kind; what could not be measured, or is in no bin, is left out.
+        Of any kind; what couldn't be measured, or isn't one of `PANELS`, is left out.
 
     Returns
     -------
-    tuple of Bin
-        ``kind`` is the metric's name without the bin; fractions between 0 and 1, of percentages too.
+    tuple of BinnedValue
+        By kind, band and bin.
     """
-    bins = []
+    found = []
     for m in measurements:
-        match = _BIN.search(m.metric)
-        if match and m.value is not None:
-            kind = _BIN.sub("", m.metric).strip(" _-[]()@:")
-            fraction = m.value / 100 if m.unit == "%" else m.value
-            bins.append(Bin(kind, m.band, float(match[1]), float(match[2]), fraction, m.n))
-    return tuple(sorted(bins, key=lambda b: (b.kind, b.band, b.low)))
+        match = _BIN.fullmatch(m.metric)
+        if match and m.value is not None and match["kind"] in PANELS:
+            high = float(match["high"]) if match["high"] else None
+            found.append(BinnedValue(match["kind"], m.band, float(match["low"]), high, m.value, m.n))
+    return tuple(sorted(found, key=lambda b: (b.kind, b.band, b.low)))
 
 
 @styled
-def completeness_and_purity(bins: Iterable[Bin], limits: Iterable[Measurement] = ()) -> Figure:
-    """Draw each kind of fraction in a panel, a line a band, with binomial errors.
+def truth_comparison(bins: Iterable[BinnedValue], measurements: Iterable[Measurement] = ()) -> Figure:
+    """Draw each kind of binned metric in a panel, a line a band.
 
     Parameters
     ----------
     bins
-        As `bins_of` gives, at least one.
-    limits
-        Magnitudes to mark, such as m50 and m90.
+        As `binned` gives.
+    measurements
+        Others, from which completeness limits and the numbers in the subtitle are taken.
+
+    Raises
+    ------
+    validation.figures.inputs.InputMissing
+        There is nothing to draw.
     """
-    bins, limits = tuple(bins), tuple(limits)
-    kinds = sorted({b.kind for b in bins})
-    figure, (panels,) = canvas("Found of what was there", 1, len(kinds), width=4.6 * len(kinds) + 0.4, height=3.9)
+    bins, measurements = tuple(bins), tuple(measurements)
+    limits = [m for m in measurements if m.metric in LIMITS and m.value is not None]
+    kinds = [k for k in PANELS if any(b.kind == k for b in bins) or (k == "completeness" and limits)]
+    if not kinds:
+        raise InputMissing("no truth metric comes in bins of magnitude or S/N")
+    figure, (panels,) = canvas(
+        "Measured against truth", 1, len(kinds), width=3.3 * len(kinds) + 0.6, height=3.7, subtitle=""
+    )
     for axes, kind in zip(panels, kinds, strict=True):
-        mine = [b for b in bins if b.kind == kind]
+        panel, mine = PANELS[kind], [b for b in bins if b.kind == kind]
+        axes.axhspan(*panel.good, color=ACCENT, alpha=0.1, linewidth=0)
         for band in bands_in(b.band for b in mine):
-            _draw_band(axes, [b for b in mine if b.band == band], band)
-        of_difference = "dia" in kind.lower()
-        if not of_difference:
-            _mark(axes, limits)
-        axes.axhline(1, color=FAINT, linewidth=0.8)
-        axes.set(ylim=(-0.03, 1.08), xlabel="S/N" if of_difference else "true magnitude [AB mag]", title=kind)
-        axes.set_ylabel("fraction")
-        if any(b.band for b in mine):
-            axes.legend(title="band", loc="lower right" if of_difference else "lower left", fontsize=8)
+            _draw_line(axes, [b for b in mine if b.band == band], band, panel)
+        if kind == "completeness":
+            _draw_limits(axes, limits)
+        if panel.is_share:
+            axes.set_ylim(-4, 106)
+        axes.set(xlabel=panel.x_label, ylabel=panel.y_label, title=panel.title)
+    band_legend(figure, [b for b in (*(b.band for b in bins), *(m.band for m in limits)) if b])
+    said = _numbers(measurements)
+    if said:
+        figure.supxlabel(said, x=0.01, ha="left", fontsize=9, color=FAINT)
     return figure
 
 
-def _draw_band(axes: Axes, bins: list[Bin], band: str) -> None:
-    centres = np.array([(b.low + b.high) / 2 for b in bins])
-    fractions = np.array([b.fraction for b in bins])
-    low, high = _binomial_range(fractions, np.array([b.n for b in bins]))
-    axes.errorbar(
-        centres,
-        fractions,
-        yerr=(np.maximum(fractions - low, 0), np.maximum(high - fractions, 0)),
-        fmt=band_marker(band) + "-",
-        color=band_colour(band),
-        elinewidth=1,
-        label=band or None,
-    )
+def _draw_line(axes: Axes, bins: list[BinnedValue], band: str, panel: Panel) -> None:
+    centres = np.array([b.centre for b in bins])
+    values = np.array([b.value for b in bins])
+    errors = None
+    if panel.is_share:
+        low, high = _binomial_range(values / 100, np.array([b.n for b in bins]))
+        errors = np.maximum([values - 100 * low, 100 * high - values], 0)
+    axes.errorbar(centres, values, yerr=errors, fmt=band_marker(band) + "-", color=band_colour(band), elinewidth=1)
 
 
-def _binomial_range(fraction: np.ndarray, n: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _draw_limits(axes: Axes, limits: list[Measurement]) -> None:
+    for band in bands_in(m.band for m in limits):
+        points = sorted((m.value, LIMITS[m.metric]) for m in limits if m.band == band and m.value is not None)
+        axes.plot(
+            *zip(*points, strict=True), band_marker(band), color=band_colour(band), fillstyle="none", markersize=7
+        )
+    for level in LIMITS.values():
+        axes.axhline(level, color=FAINT, linewidth=0.8, linestyle=":")
+
+
+def _binomial_range(share: np.ndarray, n: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Give Wilson's interval of one sigma; without n there is none."""
     n = np.where(n > 0, n, np.inf)
-    centre = (fraction + 0.5 / n) / (1 + 1 / n)
-    half = np.sqrt(fraction * (1 - fraction) / n + 0.25 / n**2) / (1 + 1 / n)
+    centre = (share + 0.5 / n) / (1 + 1 / n)
+    half = np.sqrt(np.clip(share * (1 - share), 0, None) / n + 0.25 / n**2) / (1 + 1 / n)
     return centre - half, centre + half
 
 
-def _mark(axes: Axes, limits: Iterable[Measurement]) -> None:
-    for limit in limits:
-        if limit.value is not None:
-            axes.axvline(limit.value, color=band_colour(limit.band), linestyle=":", linewidth=1)
-            name = f"{limit.metric} {limit.band}".strip()
-            axes.annotate(name, (limit.value, 1.02), rotation=90, va="top", ha="right", fontsize=7, color=INK)
-
-
-def _draw(tract: ReleaseTract) -> Figure:
-    bins = bins_of(tract.metrics)
-    if not bins:
-        raise InputMissing("no metric of tract is a completeness or purity in a bin of magnitude or S/N")
-    return completeness_and_purity(bins, [m for m in tract.metrics if re.fullmatch(r"m(50|90).*", m.metric)])
+def _numbers(measurements: Iterable[Measurement]) -> str:
+    wanted = {
+        "completenessSn10": "complete at S/N 10",
+        "purity": "pure",
+        "diaCompleteness": "of transients above S/N 6",
+        "diaBogusPerDetector": "bogus DiaSources a detector",
+    }
+    found = {m.metric: m for m in measurements if m.metric in wanted and not m.band and m.value is not None}
+    return ",  ".join(
+        f"{number_text(found[k].value, found[k].unit)} {said}" for k, said in wanted.items() if k in found
+    )
 
 
 RECIPES = (
     Recipe(
-        "completeness_and_purity",
-        "Completeness and purity",
-        "Where the curves fall is the depth; a bright end below one is a fault of detection or deblending.",
+        "truth_comparison",
+        "Measured against truth",
+        "Open markers: magnitudes of 90 and 50 % completeness. A bright end below 100 % is a fault of detection or"
+        " deblending; pulls wider than one mean errors too small.",
         "truth_metrics",
-        _draw,
+        lambda tract: truth_comparison(binned(tract.metrics), tract.metrics),
     ),
 )
