@@ -249,8 +249,9 @@ def _fit_stamps(
         flux = (stamps * model).sum(axis=1) / (model**2).sum(axis=1)
         misfit = np.sqrt(np.mean(((stamps / flux[:, None] - model) / pixel_error) ** 2, axis=1))
         fitted, kept = kept, (flux > 0) & (misfit < REJECTION * max(1.0, float(np.median(misfit[kept]))))
-    coefficients[0] = _with_smooth_wings(coefficients[0].reshape(side, side)).ravel()
-    psf = PolynomialPsf(coefficients.reshape(-1, side, side), order, centre_xy, scale, int(fitted.sum()))
+    psf = PolynomialPsf(
+        _with_smooth_wings(coefficients.reshape(-1, side, side)), order, centre_xy, scale, int(fitted.sum())
+    )
     return psf, fitted
 
 
@@ -271,28 +272,37 @@ def _solve_polynomials(
     return np.linalg.solve(systems, moments[:, :, None])[:, :, 0].T
 
 
-def _with_smooth_wings(image: np.ndarray) -> np.ndarray:
-    """Return a PSF's image whose wings are those of the Moffat profile that fits inside `WINGS_PX`.
+def _with_smooth_wings(coefficients: np.ndarray) -> np.ndarray:
+    """Return a PSF's coefficients with wings that follow from what lies inside `WINGS_PX`.
 
     In hundreds of faint pixels the sky's error and neighbours too faint to see would add up to percents of the flux.
+    The mean PSF continues as the Moffat profile that fits its inner part, and the terms of its variation as changes of
+    that profile's height and width.
     """
-    offsets = np.arange(image.shape[0]) - image.shape[0] // 2
+    mean = coefficients[0]
+    offsets = np.arange(mean.shape[0]) - mean.shape[0] // 2
     radius = np.hypot(offsets[:, None], offsets)
     inside = radius < WINGS_PX
-    peak = float(image.max())
+    peak = float(mean.max())
+    sigma = np.maximum(MODEL_ERROR * _radial_profile(mean)[inside], 1e-3 * peak)
     try:
         (height, width, beta), _ = curve_fit(
             _moffat,
             radius[inside],
-            image[inside],
+            mean[inside],
             p0=(peak, 4.0, 3.0),
-            sigma=np.maximum(MODEL_ERROR * _radial_profile(image)[inside], 1e-3 * peak),
+            sigma=sigma,
             bounds=((0.0, 0.5, 1.5), (np.inf, 50.0, 20.0)),
         )
     except RuntimeError:
-        return image
+        return coefficients
+    profile = _moffat(radius, height, width, beta)
+    widening = profile * (radius / width) ** 2 / (1 + (radius / width) ** 2)
+    changes = np.stack([profile, widening], axis=-1)
+    amounts = np.linalg.lstsq(changes[inside] / sigma[:, None], (coefficients[1:, inside] / sigma).T, rcond=None)[0]
+    wings = np.concatenate([profile[None], np.moveaxis(changes @ amounts, -1, 0)])
     share = np.clip((radius - WINGS_PX) / WINGS_BLEND_PX + 0.5, 0, 1)
-    return (1 - share) * image + share * _moffat(radius, height, width, beta)
+    return (1 - share) * coefficients + share * wings
 
 
 def _moffat(radius: np.ndarray, height: float, width: float, beta: float) -> np.ndarray:
