@@ -9,19 +9,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Final
 
 import numpy as np
 from astropy.table import Table
-from scipy.interpolate import BSpline
-from scipy.ndimage import spline_filter1d
 from scipy.optimize import curve_fit
 
-SPLINE_DEGREE: Final = 5
-_SPLINE = BSpline.basis_element(np.arange(SPLINE_DEGREE + 2) - (SPLINE_DEGREE + 1) / 2, extrapolate=False)
-_SPLINE_SLOPE = _SPLINE.derivative()
-_REACH = (SPLINE_DEGREE + 1) // 2
-_PAD = 4
+from drp_tasks.psf_stamps import StarStamps, cut_out_stars
+from drp_tasks.splines import PAD, shift_matrices, spline_coefficients
 
 MIN_STARS = 4
 STARS_FOR_ORDER = ((18, 2), (8, 1), (MIN_STARS, 0))
@@ -43,13 +37,6 @@ REJECTION = 3.0
 FIT_ROUNDS = 4
 WINGS_PX, WINGS_BLEND_PX = 7.0, 2.0
 """Radius beyond which a profile stands for the pixels of the mean PSF, and the width of the change."""
-
-NEIGHBOUR_SIGMA = 4.0
-"""A pixel of a star so many standard deviations above the model belongs to a neighbour."""
-
-CORE_PX = 3
-MAX_HOLES = 0.15
-"""Largest part of a star's stamp that may be bad; none within `CORE_PX` of its middle pixel."""
 
 
 class TooFewStarsError(ValueError):
@@ -109,8 +96,8 @@ class PolynomialPsf:
     def stamps_and_slopes_at(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return `stamps_at` with its derivatives by x and by y of the centre, each (n, side, side)."""
         splines = np.tensordot(self._normalised_terms(x, y), self._spline_coefficients, axes=1)
-        by_row, by_row_slope = _shift_matrices(y - np.rint(y), self.side)
-        by_column, by_column_slope = _shift_matrices(x - np.rint(x), self.side)
+        by_row, by_row_slope = shift_matrices(y - np.rint(y), self.side)
+        by_column, by_column_slope = shift_matrices(x - np.rint(x), self.side)
         rows = by_row @ splines
         across = by_column.transpose(0, 2, 1)
         return rows @ across, rows @ by_column_slope.transpose(0, 2, 1), (by_row_slope @ splines) @ across
@@ -156,7 +143,7 @@ class PolynomialPsf:
 
     @cached_property
     def _spline_coefficients(self) -> np.ndarray:
-        padded = np.pad(self.coefficients, ((0, 0), (_PAD, _PAD), (_PAD, _PAD)), mode="edge")
+        padded = np.pad(self.coefficients, ((0, 0), (PAD, PAD), (PAD, PAD)), mode="edge")
         return spline_coefficients(padded)
 
 
@@ -202,9 +189,9 @@ def fit_psf(
     ny, nx = image.shape
     centre_xy = (start_xy[0] + (nx - 1) / 2, start_xy[1] + (ny - 1) / 2)
     scale = float(max(nx, ny))
-    stars = _cut_out_stars(image, variance, bad, positions_xy=(x - start_xy[0], y - start_xy[1]), half=half)
+    stars = cut_out_stars(image, variance, bad, positions_xy=(x - start_xy[0], y - start_xy[1]), half=half)
     psf, _ = _fit_stamps(stars, stars.places(x, y), max_order, centre_xy, scale)
-    stars = stars.cleaned_with(psf, stars.places(x, y))
+    stars = stars.cleaned_with(psf.stamps_at(*stars.places(x, y)))
     psf, kept = _fit_stamps(stars, stars.places(x, y), max_order, centre_xy, scale)
     used = np.zeros(len(x), bool)
     used[stars.index[kept]] = True
@@ -212,7 +199,7 @@ def fit_psf(
 
 
 def _fit_stamps(
-    stars: _StarStamps,
+    stars: StarStamps,
     where: tuple[np.ndarray, np.ndarray],
     max_order: int,
     centre_xy: tuple[float, float],
@@ -323,114 +310,6 @@ def _radial_profile(image: np.ndarray) -> np.ndarray:
     ring = np.rint(np.hypot(offsets[:, None], offsets)).astype(int)
     mean = np.bincount(ring.ravel(), image.ravel()) / np.bincount(ring.ravel())
     return mean[ring]
-
-
-def spline_coefficients(stamps: np.ndarray) -> np.ndarray:
-    """Return the quintic B-spline coefficients (n, ny, nx) that interpolate stamps (n, ny, nx)."""
-    once = spline_filter1d(stamps, order=SPLINE_DEGREE, axis=-1, output=np.float64, mode="mirror")
-    return spline_filter1d(once, order=SPLINE_DEGREE, axis=-2, output=np.float64, mode="mirror")
-
-
-@dataclass(frozen=True, eq=False)
-class _StarStamps:
-    """Stars cut out around their middle pixels, with a margin for interpolation.
-
-    Parameters
-    ----------
-    index
-        Which stars they are (n,).
-    pixels, variance, holes
-        Arrays (n, side + 2 pad, side + 2 pad); holes are the pixels that were bad.
-    phase_xy
-        Position minus middle pixel (n,) along x and y.
-    half
-        Reach of the PSF's image.
-    """
-
-    index: np.ndarray
-    pixels: np.ndarray
-    variance: np.ndarray
-    holes: np.ndarray
-    phase_xy: tuple[np.ndarray, np.ndarray]
-    half: int
-
-    def centred(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return stamps (n, side * side) with the star on the middle pixel, and the noise of each one's sum."""
-        side = 2 * self.half + 1
-        by_column, by_row = (_shift_matrices(-phase, side)[0] for phase in self.phase_xy)
-        stamps = by_row @ spline_coefficients(self.pixels) @ by_column.transpose(0, 2, 1)
-        noise = np.sqrt(self.variance[:, _PAD:-_PAD, _PAD:-_PAD].sum(axis=(1, 2), dtype=np.float64))
-        return stamps.reshape(len(stamps), side * side), noise
-
-    def places(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return these stars' part of the positions of all stars."""
-        return np.asarray(x)[self.index], np.asarray(y)[self.index]
-
-    def cleaned_with(self, psf: PolynomialPsf, where: tuple[np.ndarray, np.ndarray]) -> _StarStamps:
-        """Return the stars with the PSF's values, scaled to each star, in place of holes and of neighbours.
-
-        Stars of which too much would be replaced, such as galaxies, are left out.
-        """
-        model = np.pad(psf.stamps_at(*where), ((0, 0), (_PAD, _PAD), (_PAD, _PAD)), mode="edge")
-        good = ~self.holes
-        flux = (model * good * self.pixels).sum(axis=(1, 2)) / (model**2 * good).sum(axis=(1, 2))
-        expected = model * flux[:, None, None]
-        tolerance = np.sqrt(np.maximum(self.variance, 0) + (VARIATION * expected) ** 2)
-        holes = self.holes | (self.pixels - expected > NEIGHBOUR_SIGMA * tolerance)
-        whole = holes.mean(axis=(1, 2)) < MAX_HOLES
-        return _StarStamps(
-            self.index[whole],
-            np.where(holes, expected, self.pixels)[whole],
-            self.variance[whole],
-            holes[whole],
-            (self.phase_xy[0][whole], self.phase_xy[1][whole]),
-            self.half,
-        )
-
-
-def _cut_out_stars(
-    image: np.ndarray,
-    variance: np.ndarray,
-    bad: np.ndarray,
-    *,
-    positions_xy: tuple[np.ndarray, np.ndarray],
-    half: int,
-) -> _StarStamps:
-    """Return the stars that lie whole on the image and have no bad pixel in their cores and few outside."""
-    reach = half + _PAD
-    column, row = (np.rint(position).astype(int) for position in positions_xy)
-    ny, nx = image.shape
-    inside = np.flatnonzero((column >= reach) & (row >= reach) & (column + reach < nx) & (row + reach < ny))
-    offsets = np.arange(-reach, reach + 1)
-    rows = row[inside, None, None] + offsets[:, None]
-    columns = column[inside, None, None] + offsets
-    holes = bad[rows, columns]
-    core = slice(reach - CORE_PX, reach + CORE_PX + 1)
-    whole = ~holes[:, core, core].any(axis=(1, 2)) & (holes.mean(axis=(1, 2)) < MAX_HOLES)
-    index, rows, columns, holes = inside[whole], rows[whole], columns[whole], holes[whole]
-    pixels = np.where(holes, 0, image[rows, columns]).astype(np.float64)
-    noise = np.where(holes, 0, variance[rows, columns])
-    phases = positions_xy[0][index] - column[index], positions_xy[1][index] - row[index]
-    opposite = np.s_[:, ::-1, ::-1]
-    return _StarStamps(
-        index,
-        np.where(holes, pixels[opposite], pixels),
-        np.where(holes, noise[opposite], noise),
-        holes,
-        phases,
-        half,
-    )
-
-
-def _shift_matrices(shift: np.ndarray, side: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return matrices (n, side, side + 2 pad) that move a padded line by ``shift`` (n,), and their derivatives."""
-    matrices = np.zeros((2, len(shift), side, side + 2 * _PAD))
-    lines = np.arange(side)
-    for tap in range(-_REACH, _REACH + 1):
-        argument = tap - shift
-        matrices[0][:, lines, lines + _PAD - tap] = np.nan_to_num(_SPLINE(argument))[:, None]
-        matrices[1][:, lines, lines + _PAD - tap] = np.nan_to_num(-_SPLINE_SLOPE(argument))[:, None]
-    return matrices[0], matrices[1]
 
 
 def _powers(order: int) -> list[tuple[int, int]]:

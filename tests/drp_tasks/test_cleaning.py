@@ -1,0 +1,82 @@
+"""Cleaning: cosmic rays are found and stars spared, the sky is taken away, holes are filled from around them."""
+
+import numpy as np
+import pytest
+
+from drp_tasks.cleaning import fill_holes, find_cosmic_rays, fit_background, smooth_variance, source_mask
+from tests.drp_tasks.star_fields import READ_NOISE, SKY, star_field
+
+
+def test_cosmic_rays_are_found_and_stars_are_not():
+    field = star_field(seed=40)
+    rng = np.random.default_rng(41)
+    image, hit = field.image + np.float32(SKY), field.bad.copy()
+    for _ in range(10):
+        row, column = rng.integers(20, 280, 2)
+        image[row, column : column + 12] += 1500
+        hit[row, column : column + 12] = True
+    found = find_cosmic_rays(image, field.bad, read_noise=READ_NOISE, saturation=9e4, sigma=6.0, contrast=5.0)
+    assert found[hit].mean() > 0.9
+    stars = [
+        found[round(y) - 3 : round(y) + 4, round(x) - 3 : round(x) + 4] & ~near(hit, x, y)
+        for x, y in zip(field.x, field.y, strict=True)
+    ]
+    assert np.sum(stars) <= 2
+
+
+def near(hit: np.ndarray, x: float, y: float) -> np.ndarray:
+    box = hit[round(y) - 3 : round(y) + 4, round(x) - 3 : round(x) + 4]
+    return np.full(box.shape, box.any())
+
+
+def test_the_sky_is_found_under_stars_to_a_fraction_of_an_electron():
+    field = star_field(seed=42)
+    slope = 20 * np.arange(320, dtype=np.float32) / 320
+    image = field.image + np.float32(SKY) + slope
+    first = fit_background(image, field.bad, 128)
+    second = fit_background(image, source_mask(image, first), 128)
+    residual = second.level - SKY - slope
+    assert abs(residual.mean()) < 0.7
+    assert residual.std() < 2
+    assert second.noise == pytest.approx(np.sqrt(SKY + READ_NOISE**2), rel=0.05)
+
+
+def test_sources_are_masked_with_their_surroundings_and_noise_mostly_is_not():
+    field = star_field(seed=43)
+    image = field.image + np.float32(SKY)
+    masked = source_mask(image, fit_background(image, field.bad, 128))
+    for x, y in zip(field.x, field.y, strict=True):
+        assert masked[round(y) - 4 : round(y) + 5, round(x) - 4 : round(x) + 5].all()
+    noise = np.random.default_rng(0).normal(SKY, 28, (320, 320)).astype(np.float32)
+    assert source_mask(noise, fit_background(noise, field.bad, 128)).mean() < 0.15
+
+
+def test_holes_take_the_mean_of_their_good_neighbours_and_nothing_else_changes():
+    y, x = np.mgrid[:30, :30]
+    image = (2.0 * x + y).astype(np.float32)
+    holes = np.zeros(image.shape, bool)
+    holes[:, 15] = True
+    bad = holes.copy()
+    spoiled = np.where(holes, np.nan, image).astype(np.float32)
+    filled = fill_holes(spoiled, holes, bad)
+    assert np.allclose(filled[5:25], image[5:25], atol=1e-3)
+    assert np.array_equal(filled[~holes], image[~holes])
+    assert np.isnan(spoiled[0, 15])
+
+
+def test_a_hole_without_good_neighbours_is_empty():
+    image = np.full((20, 20), 7.0, np.float32)
+    everywhere = np.ones(image.shape, bool)
+    assert not fill_holes(image, everywhere, everywhere).any()
+
+
+def test_smoothing_keeps_the_mean_variance_and_bad_pixels_do_not_spread():
+    rng = np.random.default_rng(3)
+    variance = rng.normal(800, 30, (128, 128)).astype(np.float32)
+    bad = np.zeros(variance.shape, bool)
+    bad[60, 60] = True
+    variance[60, 60] = 1e8
+    smooth = smooth_variance(variance, bad, 1.0)
+    assert smooth.mean() == pytest.approx(800, rel=0.005)
+    assert smooth.std() < 12
+    assert smooth.max() < 900
