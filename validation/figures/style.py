@@ -281,7 +281,7 @@ def _within(image: Image.Image, limit: int, encoders: Iterable[Callable[[Image.I
 
 
 def _as_drawn(image: Image.Image) -> bytes:
-    return _encoded(image, "PNG", optimize=True)
+    return _encoded(image, "PNG")
 
 
 def _with_palette(image: Image.Image) -> bytes:
