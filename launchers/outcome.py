@@ -11,8 +11,8 @@ The silent trap: quanta that found no inputs, because their graph doesn't say wh
 
 from __future__ import annotations
 
-import contextlib
 import datetime
+import uuid
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -189,27 +189,23 @@ class _Resources:
 
 def _judge(request: StepRequest, graph: ProvenanceQuantumGraph, butler: Butler, *, has_records: bool) -> Outcome:
     tasks: dict[str, TaskOutcome] = {}
-    failures: list[QuantumFailure] = []
+    failed: list[tuple[str, Mapping[str, Any]]] = []
     resources = _Resources()
     nodes = graph.bipartite_xgraph.nodes
     for label, quanta in graph.quanta_by_task.items():
         counts: Counter[str] = Counter(expected=len(quanta))
-        for data_id, quantum_id in quanta.items():
-            quantum = nodes[quantum_id]
+        for quantum in (nodes[quantum_id] for quantum_id in quanta.values()):
             resources.add(quantum["attempts"])
-            verdict, cause = _verdict(quantum, has_records=has_records)
+            verdict = _verdict(quantum, has_records=has_records)
             counts[verdict] += 1
             counts["caveats"] += verdict == "succeeded" and bool(quantum["caveats"])
-            if cause is not None:
-                log = nodes.get(quantum["log_id"])
-                failures.append(
-                    QuantumFailure(label, _plain(data_id), *cause, _log_uri(butler, quantum["log_id"], log))
-                )
+            if verdict == "failed":
+                failed.append((label, quantum))
         if quanta:
             tasks[label] = TaskOutcome(**counts)
     return Outcome(
         tasks=tasks,
-        failures=tuple(failures),
+        failures=_failures(failed, graph, butler),
         datasets=_count_datasets(request, graph, butler),
         cpu_s=resources.cpu_s,
         peak_memory_mb=resources.memory_bytes / _BYTES_PER_MB,
@@ -218,22 +214,42 @@ def _judge(request: StepRequest, graph: ProvenanceQuantumGraph, butler: Butler, 
     )
 
 
-def _verdict(quantum: Mapping[str, Any], *, has_records: bool) -> tuple[str, tuple[str, str] | None]:
-    """Return the name of the count that the quantum belongs to, and the cause where it failed."""
+def _verdict(quantum: Mapping[str, Any], *, has_records: bool) -> str:
+    """Return the name of the count that the quantum belongs to."""
     status = quantum["status"]
     if status is QuantumAttemptStatus.BLOCKED:
-        return "blocked", None
-    if status in _FAILED:
-        exception = quantum["exception"]
-        if exception is not None:
-            return "failed", (exception.type_name, _first_line(exception.message))
-        if status is QuantumAttemptStatus.FAILED:
-            return "failed", ("", "it failed without saying why; see its log")
-        return "failed", (LOST, "neither log nor metadata: its process was killed, or never came to it")
+        return "blocked"
     caveats = quantum["caveats"] or QuantumSuccessCaveats.NO_CAVEATS
-    if not has_records and QuantumSuccessCaveats.ADJUST_QUANTUM_RAISED in caveats:
-        return "failed", (NO_RECORDS, "the graph doesn't say where the inputs are: nothing was done; build it anew")
-    return "succeeded", None
+    found_nothing = not has_records and QuantumSuccessCaveats.ADJUST_QUANTUM_RAISED in caveats
+    return "failed" if status in _FAILED or found_nothing else "succeeded"
+
+
+def _failures(
+    failed: list[tuple[str, Mapping[str, Any]]], graph: ProvenanceQuantumGraph, butler: Butler
+) -> tuple[QuantumFailure, ...]:
+    nodes = graph.bipartite_xgraph.nodes
+    logs = [_ref(graph, nodes[quantum["log_id"]], quantum["log_id"]) for _, quantum in failed]
+    uris = {ref.id: str(uri.primaryURI) for ref, uri in butler.get_many_uris(logs, allow_missing=True).items()}
+    return tuple(
+        QuantumFailure(label, _plain(quantum["data_id"]), *_cause(quantum, uris.get(log.id, "")), uris.get(log.id, ""))
+        for (label, quantum), log in zip(failed, logs, strict=True)
+    )
+
+
+def _cause(quantum: Mapping[str, Any], log: str) -> tuple[str, str]:
+    exception = quantum["exception"]
+    if exception is not None:
+        return exception.type_name, _first_line(exception.message)
+    if quantum["status"] not in _FAILED:
+        return NO_RECORDS, "the graph doesn't say where the inputs are: nothing was done; build it anew"
+    if log:
+        return "", "it failed without saying why; see its log"
+    return LOST, "neither log nor metadata: its process was killed, or never came to it"
+
+
+def _ref(graph: ProvenanceQuantumGraph, info: Mapping[str, Any], dataset_id: uuid.UUID) -> DatasetRef:
+    node = graph.pipeline_graph.dataset_types[info["dataset_type_name"]]
+    return DatasetRef(node.dataset_type, info["data_id"], run=info["run"], id=dataset_id)
 
 
 def _count_datasets(
@@ -244,7 +260,6 @@ def _count_datasets(
     expected: Counter[tuple[str, str, str]] = Counter()
     produced: defaultdict[tuple[str, str, str], list[DatasetRef]] = defaultdict(list)
     for name, datasets in graph.datasets_by_type.items():
-        node = graph.pipeline_graph.dataset_types[name]
         producer = graph.pipeline_graph.producer_of(name)
         if producer is None or name in beside:
             continue
@@ -254,7 +269,7 @@ def _count_datasets(
             key = (name, str(values.get(request.partition_dimension or "", "")), str(values.get("band", "")))
             expected[key] += 1
             if info["produced"]:
-                produced[key].append(DatasetRef(node.dataset_type, data_id, run=info["run"], id=dataset_id))
+                produced[key].append(_ref(graph, info, dataset_id))
     sizes = _sizes(butler, [ref for refs in produced.values() for ref in refs])
     return {
         key: DatasetCount(len(produced[key]), sum(sizes.get(ref.id, 0) for ref in produced[key]), number)
@@ -289,16 +304,6 @@ def _size(uri: ResourcePath) -> int:
         return uri.size()
     except FileNotFoundError:
         return 0
-
-
-def _log_uri(butler: Butler, log_id: Any, info: Mapping[str, Any] | None) -> str:
-    if info is None or not info.get("produced", False):
-        return ""
-    with contextlib.suppress(FileNotFoundError, LookupError):
-        ref = butler.get_dataset(log_id)
-        if ref is not None:
-            return str(butler.getURI(ref))
-    return ""
 
 
 def _plain(data_id: DataCoordinate) -> dict[str, int | str]:

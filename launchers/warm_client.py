@@ -139,7 +139,8 @@ def main() -> None:
     code = wait(connection)
     if code < 0:
         # End as the command ended, so that the shell above sees the same signal.
-        signal.signal(-code, signal.SIG_DFL)
+        if -code != signal.SIGKILL:
+            signal.signal(-code, signal.SIG_DFL)
         os.kill(os.getpid(), -code)
     os._exit(code % 256)
 

@@ -94,7 +94,8 @@ def _number(config: BpsConfig, key: str) -> int | None:
 
 def _translate(workflow: GenericWorkflow) -> Iterator[PreparedJob]:
     order = _Order()
-    for inner in _flatten(workflow, order):
+    # All of it first: the last edge may belong to the first job.
+    for inner in list(_flatten(workflow, order)):
         job = inner.node
         yield PreparedJob(_job(job, order.parents[job.name], order.waits_for[job.name]), _script(job, inner.workflow))
     final = workflow.get_final()

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from astropy.time import Time, TimeDelta
-from lsst.daf.butler import Butler, DatasetType, Timespan
+from lsst.daf.butler import Butler, DataCoordinate, DatasetRef, DatasetType, FileDataset, Timespan
 
 from launchers.submission import StepRequest, SubmissionKey
 
@@ -49,12 +49,21 @@ def make_repository(root: Path, *, exposures: int = 2, detectors: int = 2) -> st
         )
         registry.registerDatasetType(number_type)
         butler.collections.register("numbers")
+        files = []
         for day in DAYS:
             for number in range(1, exposures + 1):
                 _add_exposure(butler, day, number)
                 for detector in range(detectors):
                     data_id = {"instrument": "ToyCam", "exposure": exposure_id(day, number), "detector": detector}
-                    butler.put({"value": number + detector}, number_type, data_id, run="numbers")
+                    file = Path(f"{root}_arrived") / f"{data_id['exposure']}_{detector}.yaml"
+                    file.parent.mkdir(exist_ok=True)
+                    file.write_text(f"value: {number + detector}\n")
+                    ref = DatasetRef(
+                        number_type, DataCoordinate.standardize(data_id, universe=butler.dimensions), "numbers"
+                    )
+                    files.append(FileDataset(file, [ref], formatter="lsst.daf.butler.formatters.yaml.YamlFormatter"))
+        # As raws are: outside the repository, where only its records find them.
+        butler.ingest(*files, transfer="direct")
     return str(root)
 
 

@@ -42,12 +42,17 @@ class DoubleConnections(PipelineTaskConnections, dimensions=("instrument", "expo
         doc="n", name="toy_number", storageClass="StructuredDataDict", dimensions=("instrument", "exposure", "detector")
     )
     doubled = ct.Output(
-        doc="2 n", name="toy_doubled", storageClass="StructuredDataDict", dimensions=("instrument", "exposure", "detector")
+        doc="2 n",
+        name="toy_doubled",
+        storageClass="StructuredDataDict",
+        dimensions=("instrument", "exposure", "detector"),
     )
 
 
 class DoubleConfig(PipelineTaskConfig, pipelineConnections=DoubleConnections):
-    behaviour = DictField[str, str](doc="What happens, by '<exposure>-<detector>'.", keytype=str, itemtype=str, default={})
+    behaviour = DictField[str, str](
+        doc="What happens, by '<exposure>-<detector>'.", keytype=str, itemtype=str, default={}
+    )
 
 
 class DoubleTask(PipelineTask):
@@ -63,10 +68,16 @@ class DoubleTask(PipelineTask):
 
 class SquareConnections(PipelineTaskConnections, dimensions=("instrument", "exposure", "detector")):
     doubled = ct.Input(
-        doc="m", name="toy_doubled", storageClass="StructuredDataDict", dimensions=("instrument", "exposure", "detector")
+        doc="m",
+        name="toy_doubled",
+        storageClass="StructuredDataDict",
+        dimensions=("instrument", "exposure", "detector"),
     )
     squared = ct.Output(
-        doc="m²", name="toy_squared", storageClass="StructuredDataDict", dimensions=("instrument", "exposure", "detector")
+        doc="m²",
+        name="toy_squared",
+        storageClass="StructuredDataDict",
+        dimensions=("instrument", "exposure", "detector"),
     )
 
 

@@ -1,0 +1,104 @@
+from typing import ClassVar
+
+import pytest
+from lsst.ctrl.bps import BaseWmsService, WmsRunReport, WmsSpecificInfo, WmsStates
+
+from launchers import watch
+from launchers.bps import Handle
+from resources.errors import SiteFault
+
+
+class ScriptedService(BaseWmsService):
+    """Tells its workflow's states one after another."""
+
+    script: ClassVar[list[WmsStates | None]] = []
+    resumed: ClassVar[list[str]] = []
+    cancelled: ClassVar[list[str]] = []
+
+    def report(self, wms_workflow_id=None, **_):
+        state = self.script.pop(0) if len(self.script) > 1 else self.script[0]
+        if state is None:
+            return [], "the scheduler is down"
+        info = WmsSpecificInfo()
+        info.add_message("{quanta_succeeded} {quanta_failed}", quanta_succeeded=7, quanta_failed=1)
+        counts = dict.fromkeys(WmsStates, 0) | {WmsStates.RUNNING: 2, WmsStates.SUCCEEDED: 1}
+        return [WmsRunReport(wms_id="1", run="n", state=state, job_state_counts=counts, specific_info=info)], ""
+
+    def resume(self, wms_id):
+        self.resumed.append(wms_id)
+        return True
+
+    def list_submitted_jobs(self, wms_id=None, **_):
+        return [wms_id]
+
+    def cancel(self, wms_id, pass_thru=None):
+        self.cancelled.append(wms_id)
+        return True, "gone"
+
+
+@pytest.fixture
+def service():
+    ScriptedService.script, ScriptedService.resumed, ScriptedService.cancelled = [], [], []
+    return ScriptedService
+
+
+@pytest.fixture
+def handle():
+    return Handle(f"{ScriptedService.__module__}.ScriptedService", "1", "n", "/submit")
+
+
+def test_watching_ends_with_the_workflow(service, handle):
+    service.script += [WmsStates.PENDING, WmsStates.RUNNING, WmsStates.FAILED]
+
+    last = watch.watch(handle, poll_s=0.0, quanta_total=10)
+
+    assert last.state == "FAILED"
+    assert last.is_over
+    assert (last.quanta_done, last.quanta_failed, last.quanta_total) == (7, 1, 10)
+
+
+def test_progress_is_told_when_something_changed_and_only_then(service, handle):
+    service.script += [WmsStates.RUNNING, WmsStates.RUNNING, WmsStates.RUNNING, WmsStates.SUCCEEDED]
+    told = []
+
+    watch.watch(handle, poll_s=0.0, on_progress=told.append, quanta_total=10)
+
+    assert [progress.state for progress in told] == ["RUNNING", "SUCCEEDED"]
+    assert str(told[0]) == "running after 0 s; jobs: 2 running, 1 succeeded; quanta: 7 of 10 done, 1 failed"
+
+
+def test_a_workflow_whose_runner_died_is_resumed(service, handle):
+    service.script += [WmsStates.RUNNING, WmsStates.HELD, WmsStates.RUNNING, WmsStates.SUCCEEDED]
+
+    watch.watch(handle, poll_s=0.0)
+
+    assert service.resumed == ["1"]
+
+
+def test_a_runner_that_dies_again_and_again_is_a_fault(service, handle):
+    service.script += [WmsStates.HELD]
+
+    with pytest.raises(SiteFault, match="died"):
+        watch.watch(handle, poll_s=0.0)
+
+
+def test_a_short_silence_is_borne(service, handle):
+    service.script += [None, None, WmsStates.SUCCEEDED]
+
+    assert watch.watch(handle, poll_s=0.0).state == "SUCCEEDED"
+
+
+def test_a_long_silence_is_a_fault(service, handle):
+    service.script += [None]
+
+    with pytest.raises(SiteFault, match="the scheduler is down"):
+        watch.watch(handle, poll_s=0.01, silence_s=0.05)
+
+
+def test_cancelling_asks_the_service_for_what_there_is(service, handle):
+    assert watch.cancel(handle) == "gone"
+    assert service.cancelled == ["1"]
+
+
+def test_a_handle_survives_being_written_down(handle):
+    assert Handle.parse(str(handle)) == handle
