@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from lsst.daf.butler import Butler
 
-from arrivals.drain import DrainResult, drain
+from arrivals.drain import DrainLimits, DrainResult, drain
 from arrivals.ingest import IngestReport, ingest_pending
 from arrivals.ledger import Ledger
 from arrivals.states import State
@@ -58,6 +58,7 @@ def run_daemon(
     butler: Butler,
     stop: threading.Event,
     *,
+    limits: DrainLimits | None = None,
     poll_s: float = 5.0,
     on_turn: Callable[[Turn], None] = lambda turn: None,
 ) -> None:
@@ -69,6 +70,8 @@ def run_daemon(
         The site's; the Butler is writeable.
     stop
         Ends the loop between batches.
+    limits
+        Of each turn's drain.
     poll_s
         Pause after a turn with nothing to do. Trouble that may pass makes pauses longer, up to a minute.
     on_turn
@@ -81,7 +84,7 @@ def run_daemon(
     """
     pause_s = poll_s
     while not stop.is_set():
-        turn = _turn(kafka, settings, ledger, butler, stop)
+        turn = _turn(kafka, settings, ledger, butler, stop, limits)
         on_turn(turn)
         _log(turn)
         if turn.trouble:
@@ -113,11 +116,16 @@ def stopped_by_signals() -> Iterator[threading.Event]:
 
 
 def _turn(
-    kafka: KafkaSettings, settings: ArrivalSettings, ledger: Ledger, butler: Butler, stop: threading.Event
+    kafka: KafkaSettings,
+    settings: ArrivalSettings,
+    ledger: Ledger,
+    butler: Butler,
+    stop: threading.Event,
+    limits: DrainLimits | None,
 ) -> Turn:
     drained, ingested, troubles = None, None, []
     try:
-        drained = drain(kafka, settings, ledger, stopping=stop.is_set)
+        drained = drain(kafka, settings, ledger, limits, stopping=stop.is_set)
     except Retriable as error:
         troubles.append(str(error))
     try:

@@ -198,7 +198,8 @@ class _Drain:
 
     def _spans(self) -> dict[Partition, _Span]:
         """What there is to read, by partition, from the ledger's offsets to the ends as they are now."""
-        metadata = self._consumer.list_topics(timeout=_METADATA_TIMEOUT_S)
+        timeout_s = min(_METADATA_TIMEOUT_S, self._limits.seconds)
+        metadata = self._consumer.list_topics(timeout=timeout_s)
         self._cluster = metadata.cluster_id or "unnamed"
         wanted = _pattern(self._settings.topics)
         known = self._ledger.offsets(self._cluster)
@@ -206,9 +207,7 @@ class _Drain:
         for topic in sorted(name for name in metadata.topics if wanted.search(name)):
             for number in sorted(metadata.topics[topic].partitions):
                 partition = Partition(self._cluster, topic, number)
-                low, high = self._consumer.get_watermark_offsets(
-                    TopicPartition(topic, number), timeout=_METADATA_TIMEOUT_S
-                )
+                low, high = self._consumer.get_watermark_offsets(TopicPartition(topic, number), timeout=timeout_s)
                 spans[partition] = _Span(self._start(partition, known.get(partition), low, high), high)
         if not spans:
             self._notices.append(f"no topic matches {self._settings.topics}")

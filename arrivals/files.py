@@ -44,13 +44,18 @@ def locate(url: str, rules: Sequence[PathRule]) -> ResourcePath:
         if not url.startswith(f"{prefix}/"):
             continue
         rest = url[len(prefix) :].lstrip("/")
-        if {".", ".."} & set(unquote(rest).replace("\\", "/").split("/")) or any(sign in rest for sign in "?#"):
-            raise Rejected("is not a plain path below the prefix that this site maps", url, f"prefix: {prefix}")
+        if not _is_plain(rest):
+            raise Rejected("is no plain path of a file below the prefix that this site maps", url, f"prefix: {prefix}")
         return ResourcePath(f"{rule.local.rstrip('/')}/{rest}", forceDirectory=False)
     if url.startswith("file:"):
         raise Rejected("somebody put file:// before the URL", url, "announce it with the RSE's own prefix")
     mapped = ", ".join(rule.announced for rule in rules)
     raise Rejected("lies outside the prefixes that this site maps", url, f"mapped in arrivals.paths: {mapped}")
+
+
+def _is_plain(path: str) -> bool:
+    climbs = {".", ".."} & set(unquote(path).replace("\\", "/").split("/"))
+    return bool(path) and not path.endswith("/") and not climbs and not any(sign in path for sign in "?#")
 
 
 def verify(file: ResourcePath, *, size: int | None, adler32: str | None, policy: Policy, did: str) -> None:

@@ -94,7 +94,7 @@ class ProductIngest:
         values = dict(sidecar.data_id)
         if values.get("instrument", self._instrument) != self._instrument:
             raise Rejected(f"is of {values['instrument']}, but this site takes {self._instrument}", "rubin_sidecar")
-        dataset_type = self._dataset_type(sidecar)
+        dataset_type = self._agreed(sidecar)
         missing = sorted(dataset_type.dimensions.required - values.keys())
         if missing:
             raise Rejected(f"the data ID lacks {', '.join(missing)}", "rubin_sidecar")
@@ -105,18 +105,23 @@ class ProductIngest:
         except (ValueError, TypeError, LookupError) as error:
             raise Rejected(f"the data ID is wrong: {error}", "rubin_sidecar") from error
         self._look_for_records(data_id)
+        # From now on others have to agree with this one, which Butler.ingest registers if it is new.
+        self._dataset_types.setdefault(dataset_type.name, dataset_type)
         return DatasetRef(dataset_type, data_id, run=sidecar.run, id=UUID(sidecar.dataset_id))
 
-    def _dataset_type(self, sidecar: Sidecar) -> DatasetType:
-        """The Butler's own dataset type, which has to agree with the sidecar's."""
+    def _agreed(self, sidecar: Sidecar) -> DatasetType:
+        """The Butler's own dataset type, with which the sidecar's has to agree; the sidecar's if it is a new one."""
+        announced = self._announced(sidecar)
         known = self._dataset_types.get(sidecar.dataset_type)
         if known is None:
             try:
                 known = self._butler.get_dataset_type(sidecar.dataset_type)
-            except MissingDatasetTypeError:
-                known = self._register(sidecar)
-            self._dataset_types[sidecar.dataset_type] = known
-        announced = self._announced(sidecar)
+            except MissingDatasetTypeError as error:
+                if self._may_register:
+                    return announced
+                raise Rejected(
+                    "unknown dataset type", announced.name, "register it, or set arrivals.register_dataset_types"
+                ) from error
         if announced.dimensions != known.dimensions or announced.isCalibration() != known.isCalibration():
             raise Rejected(f"dataset type was announced as {announced}, but is registered as {known}", known.name)
         if announced.storageClass_name != known.storageClass_name and not announced.is_compatible_with(known):
@@ -140,15 +145,6 @@ class ProductIngest:
             )
         except (ValueError, KeyError, TypeError, LookupError) as error:
             raise Rejected(f"dataset type can't be: {error}", sidecar.dataset_type) from error
-
-    def _register(self, sidecar: Sidecar) -> DatasetType:
-        announced = self._announced(sidecar)
-        if not self._may_register:
-            raise Rejected(
-                "unknown dataset type", sidecar.dataset_type, "register it, or set arrivals.register_dataset_types"
-            )
-        self._butler.registry.registerDatasetType(announced)
-        return announced
 
     def _look_for_records(self, data_id: DataCoordinate) -> None:
         """Make sure that the Butler has the records that a data ID needs; each is looked for once."""

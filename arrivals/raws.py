@@ -194,12 +194,13 @@ class HeaderRawIngest:
     def _read(self, raw: RawFile) -> IngestedRaw | Exception:
         try:
             observation = self._reader.read_observation(raw.file)
-            info = observation.info
-            read = IngestedRaw(int(info.exposure_id), int(info.detector_num), int(info.observing_day), observation)
+            read = _identify(observation, str(raw.file))
         except FileNotFoundError:
             return Retriable("file is not there", str(raw.file))
         except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
             return Rejected(f"the header can't be read: {' '.join(str(error).split())}", str(raw.file))
+        except Rejected as rejected:
+            return rejected
         announced = raw.sidecar
         if announced is None:
             return read
@@ -284,6 +285,15 @@ class HeaderRawIngest:
         self._butler.ingest(*datasets, transfer="split", skip_existing=True)
 
 
+def _identify(observation: Observation, where: str) -> IngestedRaw:
+    info = observation.info
+    numbers = {"exposure": info.exposure_id, "detector": info.detector_num, "day_obs": info.observing_day}
+    unknown = [name for name, number in numbers.items() if number is None]
+    if unknown:  # the translator leaves out what it can't make sense of
+        raise Rejected(f"the header doesn't tell the {' and the '.join(unknown)} of a known instrument", where)
+    return IngestedRaw(**{name: int(number) for name, number in numbers.items()}, observation=observation)
+
+
 def exposure_records(info: ObservationInfo) -> dict[str, dict[str, Any]]:
     """Rows of ``day_obs``, ``group`` and ``exposure`` that an observation implies, in the order of insertion.
 
@@ -296,6 +306,7 @@ def exposure_records(info: ObservationInfo) -> dict[str, dict[str, Any]]:
     pointing = None if info.tracking_radec is None else info.tracking_radec.icrs
     horizontal = info.altaz_begin
     counter = info.observation_counter
+    exposure_time = info.exposure_time if info.exposure_time_requested is None else info.exposure_time_requested
     return {
         "day_obs": {
             "instrument": info.instrument,
@@ -311,7 +322,7 @@ def exposure_records(info: ObservationInfo) -> dict[str, dict[str, Any]]:
             "group": info.exposure_group,
             "day_obs": info.observing_day,
             "timespan": Timespan(info.datetime_begin, info.datetime_end),
-            "exposure_time": _value(info.exposure_time_requested or info.exposure_time, u.s),
+            "exposure_time": _value(exposure_time, u.s),
             "dark_time": _value(info.dark_time, u.s),
             "observation_type": info.observation_type,
             "observation_reason": info.observation_reason,

@@ -1,7 +1,7 @@
 """Kafka for laptops and tests: librdkafka's mock cluster, which the confluent-kafka wheel brings along, as a service.
 
-It keeps about 5 MiB a partition, in memory: a cluster that is started again is empty and has a new cluster id. It has no
-TLS. Topics that nobody created appear with four partitions when they are first written to.
+It keeps about 5 MiB a partition, in memory: a cluster that is started again is empty and has a new cluster id. It has
+no TLS. Topics that nobody created appear with four partitions when they are first written to.
 
 Belongs here: the cluster's process and its topics. Doesn't: Apache Kafka, which is a service of its own.
 """

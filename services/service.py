@@ -176,11 +176,13 @@ def _start_time(pid: int) -> str | None:
 
     A child that ended is reaped on the way, so that it doesn't look alive.
     """
-    with contextlib.suppress(ChildProcessError):  # somebody else's child
-        os.waitpid(pid, os.WNOHANG)
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
     except OSError:
         return None
     state, *fields = stat.rpartition(")")[2].split()
-    return None if state == "Z" else fields[18]
+    if state != "Z":
+        return fields[18]
+    with contextlib.suppress(ChildProcessError):  # somebody else's child
+        os.waitpid(pid, 0)
+    return None

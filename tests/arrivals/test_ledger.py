@@ -1,0 +1,306 @@
+"""The ledger accounts for every message once, and moves rows only along the table of states."""
+
+import multiprocessing
+import tempfile
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, multiple, rule
+
+from arrivals.announcement import Kind
+from arrivals.ledger import Ledger
+from arrivals.message import parse_message
+from arrivals.records import Partition, Reception, Settlement
+from arrivals.states import TRANSITIONS, State
+from resources.errors import Retriable
+from tests.arrivals.hermes import encoded
+
+PARTITION = Partition("cluster", "SITE-raw", 0)
+NOW = datetime(2026, 11, 2, 12, tzinfo=UTC)
+
+
+@pytest.fixture
+def ledger(tmp_path):
+    ledger = Ledger(f"sqlite:///{tmp_path}/ledger.sqlite3")
+    yield ledger
+    ledger.close()
+
+
+def received(offset: int, event_type: str = "transfer-done", partition: Partition = PARTITION, **payload) -> Reception:
+    payload.setdefault("name", f"file-{offset}.fits")
+    return Reception(partition, offset, parse_message(encoded(event_type, **payload)))
+
+
+def record(ledger: Ledger, *receptions: Reception, now: datetime = NOW):
+    return ledger.record_batch(receptions, {PARTITION: receptions[-1].offset + 1}, now=now)
+
+
+def test_a_message_becomes_a_row_with_what_it_announced(ledger):
+    record(ledger, received(7))
+
+    [row] = ledger.find()
+    assert (row.topic, row.partition, row.offset) == ("SITE-raw", 0, 7)
+    assert (row.kind, row.did, row.bytes, row.adler32) == (Kind.RAW, "test:file-7.fits", 14912640, "8b1bdc93")
+    assert (row.day_obs, row.exposure, row.detector) == (20250113, 2025011300004, 0)
+    assert (row.state, row.reason, row.attempts, row.received_at) == (State.RECEIVED, "", 0, NOW)
+    assert row.sidecar is not None
+
+
+def test_a_message_that_was_not_understood_is_a_row_in_quarantine(ledger):
+    record(ledger, Reception(PARTITION, 0, None, "message is not JSON", "{oops"))
+
+    [row] = ledger.find()
+    assert (row.state, row.reason, row.excerpt, row.kind) == (
+        State.QUARANTINED, "message is not JSON", "{oops", None,
+    )  # fmt: skip
+
+
+def test_rows_and_offsets_are_recorded_together(ledger):
+    record(ledger, received(0), received(1))
+
+    assert ledger.offsets("cluster") == {PARTITION: 2}
+    assert ledger.offsets("another cluster") == {}
+
+
+def test_messages_that_were_read_before_change_nothing(ledger):
+    record(ledger, received(0), received(1, "transfer-failed"))
+
+    again = record(ledger, received(0), received(1, "transfer-failed"), received(2))
+
+    assert (again.rows, again.events, again.known_before) == (1, 0, 2)
+    assert ledger.counts()[State.RECEIVED] == 2
+    assert [(count.event_type, count.count) for count in ledger.transfers()] == [
+        ("transfer-done", 2),
+        ("transfer-failed", 1),
+    ]
+
+
+def test_a_cluster_that_was_built_anew_is_read_anew(ledger):
+    anew = Partition("another cluster", PARTITION.topic, PARTITION.number)
+    record(ledger, received(0))
+
+    ledger.record_batch([received(0, partition=anew)], {anew: 1})
+
+    assert ledger.counts()[State.RECEIVED] == 2
+
+
+def test_events_are_counted_by_hour_and_pair_of_rses(ledger):
+    done = {"src-rse": "USDF", "dst-rse": "LANCS", "bytes": 10, "duration": 3}
+
+    record(ledger, received(0, **done), received(1, **done), received(2, "transfer-failed", **done))
+
+    counts = {(count.event_type, count.src_rse, count.dst_rse): count for count in ledger.transfers()}
+    assert counts["transfer-done", "USDF", "LANCS"].count == 2
+    assert counts["transfer-done", "USDF", "LANCS"].bytes == 20
+    assert counts["transfer-failed", "USDF", "LANCS"].duration_s == 3
+    assert counts["transfer-done", "USDF", "LANCS"].hour == datetime(2025, 3, 20, 20, tzinfo=UTC)
+
+
+def test_pending_rows_come_in_the_order_of_messages_by_kind_and_day_obs(ledger):
+    other_day = {"rubin_butler": "zip_file", "rubin_sidecar": "", "name": "MC_O_20250520_000123.zip"}
+    undated = {"rubin_butler": "dim_file", "rubin_sidecar": "", "name": "filters_dimensions.yaml"}
+    record(ledger, received(0), received(1), received(2, **other_day), received(3, **undated))
+
+    def offsets(*kinds: Kind, day_obs: int | None = None) -> list[int]:
+        return [row.offset for row in ledger.pending(kinds, day_obs=day_obs, now=NOW)]
+
+    assert offsets(Kind.RAW) == [0, 1]
+    assert offsets(*Kind) == [0, 1, 2, 3]
+    assert offsets(*Kind, day_obs=20250520) == [2, 3]
+
+
+def test_what_waits_is_not_pending_until_its_time_has_come(ledger):
+    record(ledger, received(0))
+    [row] = ledger.find()
+    ledger.settle([Settlement(row.row_id, State.WAITING, "a while", retry_at=NOW + timedelta(minutes=1))], now=NOW)
+
+    assert ledger.pending([Kind.RAW], now=NOW) == []
+    assert len(ledger.pending([Kind.RAW], now=NOW + timedelta(minutes=2))) == 1
+
+
+def test_what_waits_is_woken_by_what_it_waits_for(ledger):
+    record(ledger, received(0), received(1))
+    for row, key in zip(ledger.find(), ("exposure=1", "exposure=2"), strict=True):
+        ledger.settle([Settlement(row.row_id, State.WAITING, "dimensions", waits_for=key)], now=NOW)
+
+    assert ledger.wake(["exposure=2", "exposure=3"]) == 1
+    assert [row.offset for row in ledger.pending([Kind.RAW], now=NOW)] == [1]
+
+
+def test_settling_counts_attempts_and_keeps_what_was_learned(ledger):
+    record(ledger, received(0, rubin_butler="zip_file", rubin_sidecar=""))
+    [row] = ledger.find()
+
+    ledger.settle([Settlement(row.row_id, State.WAITING, "later", day_obs=20261101, exposure=2026110100001)], now=NOW)
+    ledger.settle([Settlement(row.row_id, State.INGESTED)], now=NOW)
+
+    [row] = ledger.find()
+    assert (row.state, row.attempts, row.reason, row.settled_at) == (State.INGESTED, 2, "", NOW)
+    assert (row.day_obs, row.exposure) == (20261101, 2026110100001)
+
+
+def test_a_row_that_another_process_settled_first_stays_as_it_is(ledger):
+    record(ledger, received(0))
+    [row] = ledger.find()
+    ledger.settle([Settlement(row.row_id, State.INGESTED)])
+
+    assert ledger.settle([Settlement(row.row_id, State.QUARANTINED, "too late")]) == 0
+    assert ledger.find()[0].state is State.INGESTED
+
+
+def test_replay_takes_out_of_quarantine_what_was_once_understood(ledger):
+    record(ledger, received(0), Reception(PARTITION, 1, None, "message is empty"))
+    first, second = ledger.find()
+    ledger.settle([Settlement(first.row_id, State.QUARANTINED, "truncated")])
+
+    assert ledger.replay([first.row_id, second.row_id]) == 1
+    assert [(row.state, row.reason) for row in ledger.find()] == [
+        (State.RECEIVED, ""),
+        (State.QUARANTINED, "message is empty"),
+    ]
+
+
+def test_ingested_contents_are_found_by_did(ledger):
+    record(ledger, received(0), received(1))
+    ledger.settle([Settlement(ledger.find()[0].row_id, State.INGESTED)])
+
+    contents = ledger.ingested_contents({("test", "file-0.fits"), ("test", "file-1.fits")})
+
+    assert contents == {("test", "file-0.fits"): (14912640, "8b1bdc93")}
+
+
+def test_days_are_summed_up_with_what_is_due(ledger):
+    record(ledger, received(0), received(1))
+    later = NOW + timedelta(hours=1)
+    record(ledger, received(2, rubin_sidecar="", rubin_butler="zip_file", name="x.zip"), now=later)
+    rows = ledger.find()
+    ledger.settle([Settlement(rows[0].row_id, State.INGESTED)])
+
+    days = ledger.by_day_obs(now=later)
+
+    assert set(days) == {20250113, None}
+    day = days[20250113]
+    assert (day.counts[State.INGESTED], day.counts[State.RECEIVED], day.due, day.unfinished) == (1, 1, 1, 1)
+    assert (day.bytes, day.newest_row, day.last_received_at) == (2 * 14912640, rows[1].row_id, NOW)
+    assert days[None].last_received_at == later
+
+
+def test_rows_are_found_by_did_exposure_day_and_state(ledger):
+    record(ledger, received(0), received(1, rubin_butler="zip_file", rubin_sidecar="", name="MC_O_20250520_000123.zip"))
+
+    assert [row.offset for row in ledger.find(scope="test", name="file-0.fits")] == [0]
+    assert [row.offset for row in ledger.find(exposure=2025052000123)] == [1]
+    assert [row.offset for row in ledger.find(day_obs=20250113, state=State.RECEIVED)] == [0]
+    assert ledger.find(state=State.INGESTED) == []
+
+
+def _hold(url: str, held, release) -> None:
+    with Ledger(url).exclusive("ingest"):
+        held.set()
+        release.wait(30)
+
+
+def test_only_one_process_at_a_time_ingests_and_death_lets_go(ledger):
+    context = multiprocessing.get_context("fork")
+    held, release = context.Event(), context.Event()
+    holder = context.Process(target=_hold, args=(ledger.url, held, release))
+    holder.start()
+    assert held.wait(30)
+
+    with pytest.raises(Retriable, match="busy with ingest"), ledger.exclusive("ingest", wait_s=0):
+        pass
+    holder.kill()
+    holder.join()
+
+    with ledger.exclusive("ingest", wait_s=5):
+        pass
+
+
+def _record_many(url: str, number: int) -> None:
+    ledger = Ledger(url)
+    partition = Partition("cluster", "SITE-raw", number)
+    for offset in range(0, 200, 20):
+        batch = [received(offset + i, partition=partition) for i in range(20)]
+        ledger.record_batch(batch, {partition: offset + 20})
+
+
+def test_several_processes_write_at_once(ledger):
+    context = multiprocessing.get_context("fork")
+    # Two of them read the same partition, as two drains would.
+    writers = [context.Process(target=_record_many, args=(ledger.url, number)) for number in (0, 1, 1)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+
+    assert [writer.exitcode for writer in writers] == [0, 0, 0]
+    assert ledger.counts()[State.RECEIVED] == 400
+    assert sum(count.count for count in ledger.transfers()) == 400
+
+
+class LedgerLife(RuleBasedStateMachine):
+    """Whatever is asked of the ledger, rows move only along the table, and none is lost or made."""
+
+    rows = Bundle("rows")
+
+    @initialize()
+    def open_ledger(self):
+        self.folder = tempfile.TemporaryDirectory()
+        self.ledger = Ledger(f"sqlite:///{Path(self.folder.name)}/ledger.sqlite3")
+        self.expected: dict[int, State] = {}
+        self.next_offset = 0
+
+    @rule(target=rows, count=st.integers(1, 3), again=st.booleans())
+    def receive(self, count, again):
+        start = self.next_offset
+        batch = [received(start + i) for i in range(count)]
+        self.next_offset += count
+        record(self.ledger, *batch)
+        if again:
+            record(self.ledger, *batch)
+        new = [row.row_id for row in self.ledger.find() if row.offset >= start]
+        self.expected |= dict.fromkeys(new, State.RECEIVED)
+        return multiple(*new)
+
+    @rule(row=rows, state=st.sampled_from(State))
+    def settle(self, row, state):
+        moved = self.ledger.settle([Settlement(row, state, waits_for="key" if state is State.WAITING else None)])
+
+        allowed = state in TRANSITIONS[self.expected[row]]
+        assert moved == allowed
+        if allowed:
+            self.expected[row] = state
+
+    @rule()
+    def wake(self):
+        waiting = [row for row, state in self.expected.items() if state is State.WAITING]
+        assert self.ledger.wake(["key"]) == len(waiting)
+        self.expected |= dict.fromkeys(waiting, State.RECEIVED)
+
+    @rule(row=rows)
+    def replay(self, row):
+        quarantined = self.expected[row] is State.QUARANTINED
+        assert self.ledger.replay([row]) == quarantined
+        if quarantined:
+            self.expected[row] = State.RECEIVED
+
+    @invariant()
+    def all_is_accounted_for(self):
+        if hasattr(self, "ledger"):
+            assert {row.row_id: row.state for row in self.ledger.find()} == self.expected
+            assert Counter({state: n for state, n in self.ledger.counts().items() if n}) == Counter(
+                self.expected.values()
+            )
+
+    def teardown(self):
+        if hasattr(self, "ledger"):
+            self.ledger.close()
+            self.folder.cleanup()
+
+
+LedgerLife.TestCase.settings = settings(max_examples=15, stateful_step_count=15, deadline=None)
+test_the_ledger_lives_by_the_table = LedgerLife.TestCase
