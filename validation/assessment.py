@@ -15,7 +15,7 @@ from lsst.daf.butler import Butler
 from planning.release import Release
 from validation.comparison import Comparison, compare
 from validation.counts import CheckResult
-from validation.figures.registry import FigureIndex, draw
+from validation.figures.index import FigureIndex
 from validation.metrics import Combination, combine, read_metrics
 from validation.products import count_products
 from validation.provenance import read_provenance
@@ -105,6 +105,9 @@ def draw_tract(
     only
         Names of figures; all if None.
     """
+    # matplotlib takes a second to import, which those who only judge needn't wait for.
+    from validation.figures.registry import draw
+
     return draw(butler, release.chain, tract, folder, skymap=release.skymap, instrument=release.instrument, only=only)
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from validation.comparison import Comparison
 from validation.counts import CheckResult, Severity
-from validation.figures.registry import FigureIndex
+from validation.figures.index import FigureIndex
 from validation.html import Content, Element, element, link, page, table
 from validation.products import ProductCount
 from validation.provenance import Provenance

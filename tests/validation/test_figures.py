@@ -6,8 +6,9 @@ from PIL import Image
 
 from resources.errors import Rejected
 from validation.figures import coadds, difference, stellar_locus, truth
+from validation.figures.index import read_index
 from validation.figures.inputs import InputMissing, Mosaic, ReleaseTract, SkyMapCut, place_of
-from validation.figures.registry import draw, figure_names, read_index
+from validation.figures.registry import draw, figure_names
 from validation.figures.style import BAND_COLOURS, BAND_MARKERS, PICTURE_BYTES, THUMBNAIL_BYTES, bands_in, canvas, save
 from validation.metrics import Measurement
 

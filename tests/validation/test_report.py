@@ -1,5 +1,7 @@
 import datetime as dt
 import re
+import subprocess
+import sys
 from html.parser import HTMLParser
 
 import pytest
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 from planning.release import Threshold, Waiver
 from validation.comparison import compare
 from validation.counts import check_counts
-from validation.figures.registry import DrawnFigure, FigureIndex, SkippedFigure
+from validation.figures.index import DrawnFigure, FigureIndex, SkippedFigure
 from validation.html import element, link, page, table
 from validation.metrics import Measurement
 from validation.products import ProductCount
@@ -158,6 +160,12 @@ def test_web_file_and_relative_addresses_are_links(address):
 @pytest.mark.parametrize("address", ["javascript:alert(1)", "data:text/html,x", "two words", ""])
 def test_other_addresses_stay_text(address):
     assert link("log", address) == "log"
+
+
+def test_judging_and_reporting_import_no_drawing_library():
+    modules = "assessment, comparison, counts, metrics, products, provenance, rendering, report, scorecard"
+    check = f"import sys; from validation import {modules}; sys.exit('matplotlib' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0
 
 
 def test_a_flood_of_failures_is_cut_and_counted(tmp_path):
