@@ -26,12 +26,21 @@ from arrivals.dimensions import LoadedDimensions, dimension_key, is_correction, 
 from arrivals.files import locate, verify
 from arrivals.ledger import Ledger
 from arrivals.message import parse_sidecar
+from arrivals.obs_base import ObsBaseRawIngest, ObsBaseVisits
 from arrivals.outcomes import Outcome, is_database_trouble
 from arrivals.products import ProductFile, ProductIngest
-from arrivals.raws import HeaderRawIngest, IngestedRaw, KnownExposures, RawFile, header_reader
+from arrivals.raws import (
+    HeaderRawIngest,
+    HeaderReader,
+    IngestedRaw,
+    KnownExposures,
+    RawFile,
+    RawIngest,
+    header_reader,
+)
 from arrivals.records import LedgerRow
 from arrivals.states import State
-from arrivals.visits import OneToOneVisits, VisitConflict
+from arrivals.visits import OneToOneVisits, VisitConflict, VisitDefinition
 from arrivals.zips import ingest_zip, member_observations
 from resources.errors import Rejected, Retriable, SiteFault
 from resources.site import ArrivalSettings
@@ -169,8 +178,13 @@ class _Ingest:
             raise SiteFault(str(error), "arrivals.instrument", "name the class by its import path") from error
         self._name: str = self._instrument.getName()
         self._known = KnownExposures(butler, self._name)
-        self._visits = OneToOneVisits(butler, self._name, self._known)
-        self._raws: HeaderRawIngest | None = None
+        self._reads_headers = isinstance(self._instrument, HeaderReader)
+        self._visits: VisitDefinition = (
+            OneToOneVisits(butler, self._name, self._known)
+            if self._reads_headers
+            else ObsBaseVisits(butler, self._instrument)
+        )
+        self._raws: RawIngest | None = None
         self._products = ProductIngest(
             butler,
             self._name,
@@ -276,7 +290,9 @@ class _Ingest:
         return outcomes
 
     def _ingest_raws(self, candidates: Sequence[_Candidate]) -> list[Outcome]:
-        self._raws = self._raws or HeaderRawIngest(self._butler, self._instrument, self._known)
+        if self._raws is None:
+            way = HeaderRawIngest if self._reads_headers else ObsBaseRawIngest
+            self._raws = way(self._butler, self._instrument, self._known)
         results = self._raws.ingest([RawFile(candidate.file, candidate.sidecar) for candidate in candidates])
         noted = self._define_visits(result for result in results if isinstance(result, IngestedRaw))
         return [
@@ -290,22 +306,28 @@ class _Ingest:
         ]
 
     def _ingest_zips(self, candidates: Sequence[_Candidate]) -> list[Outcome]:
-        reader = header_reader(self._instrument)
         outcomes = []
         for candidate in candidates:
             try:
-                raws = ingest_zip(self._butler, candidate.file, self._name, self._known)
-                observations = member_observations(self._butler, candidate.file, reader, self._visits.needs_footprint)
+                raws = self._with_footprints(
+                    candidate.file, ingest_zip(self._butler, candidate.file, self._name, self._known)
+                )
             except Exception as error:  # the file is not ours: whatever it does to the Butler is this row's trouble
                 outcomes.append(Outcome.failed(candidate.row, error))
                 continue
-            noted = self._define_visits(
-                replace(raw, observation=observations.get((raw.exposure, raw.detector))) for raw in raws
-            )
+            noted = self._define_visits(raws)
             first = raws[0]
             outcome = Outcome.ingested(candidate.row, len(raws), day_obs=first.day_obs, exposure=first.exposure)
             outcomes.append(replace(outcome, reason=noted.get(first.exposure, "")))
         return outcomes
+
+    def _with_footprints(self, file: ResourcePath, raws: list[IngestedRaw]) -> list[IngestedRaw]:
+        """Read those members' headers that the definition of visits asks for."""
+        wanted = {(r.exposure, r.detector) for r in raws if self._visits.needs_footprint(r.exposure, r.detector)}
+        if not wanted:
+            return raws
+        observations = member_observations(self._butler, file, header_reader(self._instrument), wanted)
+        return [replace(raw, observation=observations.get((raw.exposure, raw.detector))) for raw in raws]
 
     def _ingest_products(self, candidates: Sequence[_Candidate]) -> list[Outcome]:
         outcomes = []

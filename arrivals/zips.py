@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tempfile
 import zipfile
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from pathlib import Path
 from typing import cast
 
@@ -84,7 +84,7 @@ def read_refs(butler: Butler, file: ResourcePath) -> list[DatasetRef]:
 
 
 def member_observations(
-    butler: Butler, file: ResourcePath, reader: HeaderReader, wanted: Callable[[int, int], bool]
+    butler: Butler, file: ResourcePath, reader: HeaderReader, wanted: Collection[tuple[int, int]]
 ) -> dict[tuple[int, int], Observation]:
     """Read the headers of a zip's members, and nothing else of them.
 
@@ -95,7 +95,7 @@ def member_observations(
     reader
         Whose raws these are.
     wanted
-        Whether the header of an exposure's detector is of interest.
+        Exposures and detectors whose headers are of interest.
 
     Returns
     -------
@@ -114,7 +114,7 @@ def member_observations(
         for path, information in index.artifact_map.items():
             for ref in (by_id[dataset_id] for dataset_id in information.ids):
                 key = (int(cast(int, ref.dataId["exposure"])), int(cast(int, ref.dataId["detector"])))
-                if not wanted(*key):
+                if key not in wanted:
                     continue
                 with members.open(path) as member:
                     head.write_bytes(member.read(_HEADER_BYTES))

@@ -1,0 +1,165 @@
+"""Raws and visits by the Rubin stack's own tasks, at a site that has obs_base installed.
+
+Belongs here: ``RawIngestTask`` and ``DefineVisitsTask`` behind `arrivals.raws.RawIngest` and
+`arrivals.visits.VisitDefinition`. Doesn't: what is done without that stack (`arrivals.raws`, `arrivals.visits`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from importlib import import_module
+from types import ModuleType
+from typing import Any, cast
+
+from lsst.daf.butler import Butler, FileDataset
+from lsst.daf.butler.registry import ConflictingDefinitionError
+from lsst.pipe.base import Instrument
+from lsst.resources import ResourcePath
+
+from arrivals.raws import IngestedRaw, KnownExposures, RawFile
+from arrivals.visits import DefinedVisits, VisitConflict
+from resources.errors import Rejected, SiteFault
+
+
+def obs_base() -> ModuleType:
+    """The package.
+
+    Raises
+    ------
+    resources.errors.SiteFault
+        It isn't installed.
+    """
+    try:
+        return import_module("lsst.obs.base")
+    except ModuleNotFoundError as error:
+        raise SiteFault(
+            "the instrument doesn't read its headers by itself (read_observation), and lsst.obs.base is not installed",
+            "arrivals.instrument",
+            "run in the site's stack, or use an instrument that reads its headers",
+        ) from error
+
+
+class ObsBaseRawIngest:
+    """Raw ingest by ``RawIngestTask``.
+
+    Parameters
+    ----------
+    butler
+        Where to.
+    instrument
+        Whose raws.
+    known
+        The exposures that the Butler knows.
+    """
+
+    def __init__(self, butler: Butler, instrument: Instrument, known: KnownExposures) -> None:
+        task_class = obs_base().RawIngestTask
+        config = task_class.ConfigClass()
+        config.transfer = "direct"
+        self._butler = butler
+        self._instrument = instrument
+        self._known = known
+        self._ingested: dict[ResourcePath, FileDataset] = {}
+        self._errors: dict[ResourcePath, Exception] = {}
+        self._task = task_class(
+            config=config,
+            butler=butler,
+            on_success=self._on_success,
+            on_metadata_failure=self._on_metadata_failure,
+            on_ingest_failure=self._on_ingest_failure,
+        )
+
+    def ingest(self, raws: Sequence[RawFile]) -> list[IngestedRaw | Exception]:
+        """Ingest a batch; see `arrivals.raws.RawIngest`. Exposures that the task fails whole are tried file by file."""
+        self._run(raws)
+        failed = [raw for raw in raws if raw.file in self._errors]
+        if len(raws) > 1:
+            for raw in failed:
+                del self._errors[raw.file]
+                self._run([raw])
+        results = [self._result(raw) for raw in raws]
+        self._ingested.clear()
+        self._errors.clear()
+        return results
+
+    def _run(self, raws: Sequence[RawFile]) -> None:
+        try:
+            self._task.run([raw.file for raw in raws], group_files=False, skip_existing_exposures=True)
+        except RuntimeError as error:  # says only that something failed; the callbacks were told what
+            if not any(raw.file in self._errors for raw in raws):
+                self._errors.update({raw.file: error for raw in raws})
+
+    def _result(self, raw: RawFile) -> IngestedRaw | Exception:
+        if raw.file in self._errors:
+            return self._errors[raw.file]
+        numbers = self._numbers(raw)
+        if numbers is None:
+            return Rejected("obs_base neither ingested nor refused it, and no sidecar names it", str(raw.file))
+        exposure, detector = numbers
+        record = self._known.record(exposure)
+        if record is None:
+            return Rejected(f"obs_base made no record of exposure {exposure}", str(raw.file))
+        return IngestedRaw(exposure, detector, record.day_obs)
+
+    def _numbers(self, raw: RawFile) -> tuple[int, int] | None:
+        """Exposure and detector, of what was ingested now, or before."""
+        dataset = self._ingested.get(raw.file)
+        if dataset is not None:
+            data_id = dataset.refs[0].dataId
+            return cast(int, data_id["exposure"]), cast(int, data_id["detector"])
+        if raw.sidecar is None:
+            return None
+        exposure, detector = raw.sidecar.number("exposure"), raw.sidecar.number("detector")
+        return None if exposure is None or detector is None else (exposure, detector)
+
+    def _on_success(self, datasets: Iterable[FileDataset]) -> None:
+        for dataset in datasets:
+            self._ingested[ResourcePath(dataset.path)] = dataset
+
+    def _on_metadata_failure(self, file: ResourcePath, error: Exception) -> None:
+        cause = Rejected(f"the header can't be read: {' '.join(str(error).split())}", str(file))
+        self._errors[ResourcePath(file)] = cause
+
+    def _on_ingest_failure(self, exposure: Any, error: Exception) -> None:
+        for file in exposure.files:
+            self._errors[ResourcePath(file.filename)] = error
+
+
+class ObsBaseVisits:
+    """Visits by ``DefineVisitsTask``, in whatever visit systems the site's configuration names.
+
+    Parameters
+    ----------
+    butler
+        Where visits are defined.
+    instrument
+        Whose.
+    """
+
+    def __init__(self, butler: Butler, instrument: Instrument) -> None:
+        task_class = obs_base().DefineVisitsTask
+        config = task_class.ConfigClass()
+        instrument.applyConfigOverrides(task_class._DefaultName, config)
+        self._task = task_class(config=config, butler=butler)
+        self._butler = butler
+        self._name: str = instrument.getName()
+        self._run: str = instrument.makeDefaultRawIngestRunName()
+
+    def needs_footprint(self, exposure: int, detector: int) -> bool:
+        """Never: the task reads what it needs from the Butler."""
+        return False
+
+    def define(self, raws: Iterable[IngestedRaw]) -> DefinedVisits:
+        """Define visits; see `arrivals.visits.VisitDefinition`."""
+        defined: set[int] = set()
+        conflicts: list[VisitConflict] = []
+        for exposure in sorted({raw.exposure for raw in raws}):
+            data_id = {"instrument": self._name, "exposure": exposure}
+            try:
+                self._task.run([data_id], collections=self._run, incremental=True)
+            except ConflictingDefinitionError as error:
+                conflicts.append(VisitConflict(exposure, " ".join(str(error).split())))
+                continue
+            records = self._butler.query_dimension_records("visit_definition", data_id=data_id, explain=False)
+            defined |= {record.visit for record in records}
+        return DefinedVisits(frozenset(defined), tuple(conflicts))
