@@ -30,8 +30,8 @@ from arrivals.dimensions import dimension_key
 from arrivals.outcomes import ingest_in_bulk
 from resources.errors import Rejected, SiteFault, Waiting
 
-_OF_THE_INSTRUMENT = frozenset({"instrument", "detector", "physical_filter"})
-"""Dimensions that never arrive: what isn't registered with the instrument doesn't exist."""
+_OF_THE_INSTRUMENT = frozenset({"detector", "physical_filter"})
+"""Dimensions that come with the instrument: if that is known and one of these is not, it doesn't exist."""
 
 
 @dataclass(frozen=True, slots=True)
