@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+from dagster._core.events import StepFailureData
 
 from commands.progress import ReleaseProgress, Standing, read_progress
 from commands.site import prepare_site
@@ -103,6 +104,8 @@ class Demonstration:
         prepare_site(self.site, self.survey.skymap)
         plan_of(self.release, self.site.state / "plans")
         make_laptop_instance(TOP / "dagster.yaml", self.home)
+        with self.instance():
+            pass  # its tables are made here, before several processes open it at once
         processes = os.cpu_count() or 1
         with ThreadPoolExecutor() as starters:
             started: list[Future[Any]] = [starters.submit(self.kafka.start), starters.submit(self.reports.start)]
@@ -182,9 +185,8 @@ class Demonstration:
                 run = record.dagster_run
                 events = instance.all_logs(run.run_id, of_type=dg.DagsterEventType.STEP_FAILURE)
                 data = events[0].dagster_event.step_failure_data if events and events[0].dagster_event else None
-                message = data.error.message if data and data.error else "its process ended"
                 assets = sorted(key.to_user_string() for key in run.asset_selection or ())
-                found[assets[0] if assets else run.run_id] = message.strip().splitlines()[0]
+                found[assets[0] if assets else run.run_id] = _cause(data)
             return found
 
     def stop(self) -> None:
@@ -192,3 +194,15 @@ class Demonstration:
         self.platform.stop()
         self.reports.stop()
         self.kafka.stop()
+
+
+def _cause(data: StepFailureData | None) -> str:
+    """Give the first line of the innermost cause of a step's failure."""
+    if data is None:
+        return "its process ended"
+    if data.user_failure_data and data.user_failure_data.description:
+        return data.user_failure_data.description
+    error = data.error
+    while error and error.cause:
+        error = error.cause
+    return error.message.strip().splitlines()[0] if error else "no cause is known"

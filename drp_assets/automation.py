@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import dagster as dg
+from dagster._core.definitions.declarative_automation.operators import DepsAutomationCondition
 
 from drp_assets.keys import inputs_key
 from planning.partitions import ready
@@ -135,15 +136,7 @@ class OverlapDone(dg.AutomationCondition):
 
 def when_ready() -> dg.AutomationCondition[Any]:
     """Give the condition of what depends on partitions of its own kind, or on all of them."""
-    condition = dg.AutomationCondition
-    wanted = (condition.missing() & ~condition.execution_failed()) | condition.any_deps_updated().since_last_handled()
-    return (
-        wanted
-        & ~condition.any_deps_missing()
-        & ~condition.any_deps_in_progress()
-        & ~condition.in_progress()
-        & condition.all_deps_blocking_checks_passed()
-    )
+    return _wanted() & ~_deps_missing() & _undisturbed()
 
 
 def when_overlap_ready(
@@ -161,19 +154,28 @@ def when_overlap_ready(
         One asset of each upstream step whose partitions are of the other sharding.
     """
     overlap = SkyOverlap(site, release)
-    condition = dg.AutomationCondition
-    elsewhere = dg.AssetSelection.assets(*crossing)
-    wanted = (condition.missing() & ~condition.execution_failed()) | condition.any_deps_updated().since_last_handled()
-    whole = (
-        wanted
-        & ~condition.any_deps_missing().ignore(elsewhere)
-        & ~condition.any_deps_in_progress()
-        & ~condition.in_progress()
-        & condition.all_deps_blocking_checks_passed()
-    )
+    whole = _wanted() & ~_deps_missing().ignore(dg.AssetSelection.assets(*crossing)) & _undisturbed()
     for key in crossing:
         whole = whole & OverlapDone(overlap, key, inputs_key(release), step.sharding)
     return whole
+
+
+def _wanted() -> dg.AutomationCondition[Any]:
+    """Missing and not failed, or made from something older than what is there now."""
+    condition = dg.AutomationCondition
+    return (condition.missing() & ~condition.execution_failed()) | condition.any_deps_updated().since_last_handled()
+
+
+def _deps_missing() -> DepsAutomationCondition[Any]:
+    """Something depended on is not there, even if it will be requested now: a run is one step, never a row of them."""
+    return dg.AutomationCondition.any_deps_match(dg.AutomationCondition.missing())
+
+
+def _undisturbed() -> dg.AutomationCondition[Any]:
+    """Nothing is being made that this depends on, nor this itself; and what is there has passed its blocking checks."""
+    condition = dg.AutomationCondition
+    checked = condition.all_checks_match(condition.check_passed(), blocking_only=True)
+    return ~condition.any_deps_in_progress() & ~condition.in_progress() & condition.all_deps_match(checked)
 
 
 def automation_sensor(site: Site, release: Release) -> dg.AutomationConditionSensorDefinition:
@@ -190,6 +192,8 @@ def automation_sensor(site: Site, release: Release) -> dg.AutomationConditionSen
         f"{release.name}_automation",
         target=dg.AssetSelection.all(),
         use_user_code_server=True,
+        # A backfill would start at the next turn of its daemon, half a minute later.
+        emit_backfills=False,
         minimum_interval_seconds=site.automation_interval_s,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description="Runs each partition of the release once all that it needs is there.",

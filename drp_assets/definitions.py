@@ -60,6 +60,7 @@ def build_release_definitions(profile: Site, release: Release) -> dg.Definitions
     return dg.Definitions(
         assets=[
             dg.AssetSpec(RAW, partitions_def=SITE_DAY_OBS, description="Raws at this site, of all releases."),
+            dg.AssetSpec(SITE_PRODUCTS, description="Calibrations and other products at this site, of all releases."),
             build_inputs(profile, release),
             *(build_step(profile, release, plan, step, code_version) for step in steps),
             build_scorecard(profile, release, plan),

@@ -5,10 +5,13 @@ Belongs here: writing materialisations and check evaluations from inside a run. 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import dagster as dg
+
+from resources.errors import OperatorError, Retriable
 
 
 def log_materialization(
@@ -71,6 +74,15 @@ def log_check(
             description=description,
         )
     )
+
+
+@contextmanager
+def one_line_failures() -> Iterator[None]:
+    """Let an operator's error end the run with its one line, and be retried only where that can help."""
+    try:
+        yield
+    except OperatorError as error:
+        raise dg.Failure(str(error), allow_retries=isinstance(error, Retriable)) from None
 
 
 def output_for(check: dg.AssetCheckKey) -> dg.Output[None]:

@@ -3,6 +3,7 @@
 Belongs here: the asset ``<release>/inputs`` and its check. Doesn't: what arrived at the site (`drp_assets.raws`).
 """
 
+import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,25 +12,42 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from drp_assets.automation import when_ready
-from drp_assets.events import log_check, log_materialization, output_for
-from drp_assets.keys import COMPLETE, RAW, inputs_key
+from drp_assets.events import log_check, log_materialization, one_line_failures, output_for
+from drp_assets.keys import COMPLETE, RAW, SITE_PRODUCTS, inputs_key
 from drp_assets.partitions import day_obs_partitions, tract_partitions
 from planning.release import Release
-from resources.butler import open_butler, redefine_chain
+from resources.butler import extend_chain, open_butler
 from resources.site import Site
 
 if TYPE_CHECKING:
     from lsst.daf.butler import Butler, DatasetRef
 
 
+_DIGEST = "raws digest"
+
+
 @dataclass(frozen=True, slots=True)
 class TaggedDay:
-    """What of one day_obs goes into the release."""
+    """What of one day_obs goes into the release.
+
+    Parameters
+    ----------
+    exposures, raws, left_out
+        Counts; left out are those that the release's selection doesn't want.
+    incomplete
+        A line for each exposure that misses detectors.
+    missing_collections
+        Input collections of the release that nothing has arrived for yet.
+    digest
+        The same for the same raws.
+    """
 
     exposures: int
     raws: int
     left_out: int
     incomplete: tuple[str, ...]
+    missing_collections: tuple[str, ...]
+    digest: str
 
     @property
     def complete_fraction(self) -> float:
@@ -98,8 +116,7 @@ def tag_day(butler: "Butler", release: Release, day_obs: int) -> TaggedDay:
     butler.collections.register(release.inputs_collection, CollectionType.TAGGED)
     wanted, left_out = select_raws(butler, release, day_obs)
     butler.registry.associate(release.inputs_collection, wanted)
-    if not butler.collections.query(release.chain):
-        redefine_chain(butler, release.chain, release.base_collections)
+    missing = extend_chain(butler, release.chain, release.base_collections)
     detectors: dict[int, set[int]] = defaultdict(set)
     for ref in wanted:
         detectors[ref.dataId["exposure"]].add(ref.dataId["detector"])
@@ -109,7 +126,8 @@ def tag_day(butler: "Butler", release: Release, day_obs: int) -> TaggedDay:
         for exposure, present in sorted(detectors.items())
         if expected - present
     )
-    return TaggedDay(len(detectors), len(wanted), left_out, incomplete)
+    digest = hashlib.blake2s("".join(sorted(str(ref.id) for ref in wanted)).encode(), digest_size=8).hexdigest()
+    return TaggedDay(len(detectors), len(wanted), left_out, incomplete, tuple(missing), digest)
 
 
 def tracts_touched(butler: "Butler", release: Release, day_obs: int) -> Counter[str]:
@@ -149,7 +167,7 @@ def build_inputs(site: Site, release: Release) -> dg.AssetsDefinition:
         asset=key,
         partitions_def=days,
         blocking=True,
-        description="Every exposure has every detector that the release expects.",
+        description="Every exposure has every detector that the release expects, and calibrations have come.",
     )
 
     @dg.multi_asset(
@@ -157,7 +175,7 @@ def build_inputs(site: Site, release: Release) -> dg.AssetsDefinition:
         specs=[
             dg.AssetSpec(
                 key,
-                deps=[RAW],
+                deps=[RAW, SITE_PRODUCTS],
                 skippable=True,
                 group_name="inputs",
                 kinds={"butler"},
@@ -172,30 +190,37 @@ def build_inputs(site: Site, release: Release) -> dg.AssetsDefinition:
         backfill_policy=dg.BackfillPolicy.single_run(),
     )
     def inputs(context: dg.AssetExecutionContext) -> Iterator[Any]:
-        butler = open_butler(site.butler, writeable=True)
+        with one_line_failures():
+            butler = open_butler(site.butler, writeable=True)
         for partition in context.partition_keys:
             day = tag_day(butler, release, int(partition))
             tracts = tracts_touched(butler, release, int(partition))
             context.instance.add_dynamic_partitions(str(tract_partitions(release).name), sorted(tracts))
-            log_materialization(
-                context,
-                key,
-                partition,
-                {
-                    "exposures": day.exposures,
-                    "raws": day.raws,
-                    "raws left out": day.left_out,
-                    "tracts": ", ".join(sorted(tracts)),
-                    "collection": release.inputs_collection,
-                },
-            )
+            if day.digest != _last_digest(context.instance, key, partition):
+                # What depends on this runs again whenever it is recorded: only when the raws have changed.
+                log_materialization(
+                    context,
+                    key,
+                    partition,
+                    {
+                        "exposures": day.exposures,
+                        "raws": day.raws,
+                        "raws left out": day.left_out,
+                        "tracts": ", ".join(sorted(tracts)),
+                        "collection": release.inputs_collection,
+                        _DIGEST: day.digest,
+                    },
+                )
             log_check(
                 context,
                 key,
                 COMPLETE,
                 partition,
-                passed=day.exposures > 0 and day.complete_fraction >= release.validation.least_arrived_fraction,
+                passed=not day.missing_collections
+                and day.exposures > 0
+                and day.complete_fraction >= release.validation.least_arrived_fraction,
                 metadata={
+                    "missing collections": ", ".join(day.missing_collections),
                     "exposures": day.exposures,
                     "complete fraction": day.complete_fraction,
                     "incomplete exposures": dg.MetadataValue.md("\n".join(f"* {line}" for line in day.incomplete)),
@@ -204,3 +229,11 @@ def build_inputs(site: Site, release: Release) -> dg.AssetsDefinition:
         yield output_for(dg.AssetCheckKey(key, COMPLETE))
 
     return inputs
+
+
+def _last_digest(instance: dg.DagsterInstance, key: dg.AssetKey, partition: str) -> str:
+    records = instance.fetch_materializations(dg.AssetRecordsFilter(key, asset_partitions=[partition]), limit=1).records
+    if not records or records[0].asset_materialization is None:
+        return ""
+    digest = records[0].asset_materialization.metadata.get(_DIGEST)
+    return str(digest.value) if digest else ""

@@ -11,6 +11,7 @@ import dagster as dg
 from arrivals.ingest import IngestReport, ingest_pending
 from arrivals.ledger import Ledger
 from arrivals.states import State
+from drp_assets.events import one_line_failures
 from drp_assets.keys import RAW, SITE_PRODUCTS
 from drp_assets.partitions import SITE_DAY_OBS
 from resources.butler import open_butler
@@ -34,7 +35,8 @@ def build_site_assets(site: Site) -> list[dg.AssetsDefinition]:
         description="Raws of a day_obs, ingested with their dimensions and visits.",
     )
     def raw(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
-        return dg.MaterializeResult(metadata=_ingest(site, context, int(context.partition_key)))
+        with one_line_failures():
+            return dg.MaterializeResult(metadata=_ingest(site, context, int(context.partition_key)))
 
     @dg.asset(
         key=SITE_PRODUCTS,
@@ -43,7 +45,8 @@ def build_site_assets(site: Site) -> list[dg.AssetsDefinition]:
         description="Calibrations, reference catalogues and other products, ingested as they come.",
     )
     def arrived_products(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
-        return dg.MaterializeResult(metadata=_ingest(site, context, None))
+        with one_line_failures():
+            return dg.MaterializeResult(metadata=_ingest(site, context, None))
 
     return [raw, arrived_products]
 

@@ -12,7 +12,7 @@ from typing import Any
 import dagster as dg
 
 from drp_assets.automation import when_ready
-from drp_assets.events import log_check, log_materialization, output_for
+from drp_assets.events import log_check, log_materialization, one_line_failures, output_for
 from drp_assets.keys import product_assets, scorecard_key
 from drp_assets.pictures import figures_folder, link
 from drp_assets.reporting import read_failures
@@ -80,8 +80,9 @@ def build_scorecard(site: Site, release: Release, plan: PipelinePlan) -> dg.Asse
         check_specs=list(checks.values()),
     )
     def scorecard(context: dg.AssetExecutionContext) -> Iterator[Any]:
-        found = judge_release(site, release)
-        report = _write_report(site, release, found)
+        with one_line_failures():
+            found = judge_release(site, release)
+            report = _write_report(site, release, found)
         log_materialization(
             context,
             key,

@@ -10,7 +10,7 @@ from typing import Any
 import dagster as dg
 
 from drp_assets.automation import when_overlap_ready, when_ready
-from drp_assets.events import output_for
+from drp_assets.events import one_line_failures, output_for
 from drp_assets.keys import COMPLETE, ProductAsset, inputs_key, product_assets
 from drp_assets.partitions import mapping_between, partitions_of
 from drp_assets.pictures import pictures_of
@@ -95,10 +95,11 @@ def build_step(site: Site, release: Release, plan: PipelinePlan, step: Step, cod
     )
     def run_step(context: dg.AssetExecutionContext, config: StepConfig) -> Iterator[Any]:
         partitions = list(context.partition_keys) if partitions_def else []
-        request = request_for(site, release, step, partitions, config, context.run_id)
-        outcome = launch_and_watch(context, request, poll_s=site.wms.poll_s)
-        pictures = pictures_of(site, release, step, assets, partitions)
-        report_outcome(context, site, release, assets, partitions or [""], outcome, pictures)
+        with one_line_failures():
+            request = request_for(site, release, step, partitions, config, context.run_id)
+            outcome = launch_and_watch(context, request, poll_s=site.wms.poll_s)
+            pictures = pictures_of(site, release, step, assets, partitions)
+            report_outcome(context, site, release, assets, partitions or [""], outcome, pictures)
         for asset in assets:
             yield output_for(asset.check_key)
 

@@ -75,8 +75,30 @@ def make_repository(settings: ButlerSettings) -> bool:
     return True
 
 
-def redefine_chain(butler: Butler, chain: str, children: Iterable[str]) -> None:
-    """Make a CHAINED collection hold exactly these, in this order; collections that don't exist yet are left out.
+def existing(butler: Butler, names: Iterable[str]) -> list[str]:
+    """Give those collections that exist, in the order given.
+
+    Parameters
+    ----------
+    butler
+        Any.
+    names
+        Names of collections.
+    """
+    from lsst.daf.butler import MissingCollectionError
+
+    found = []
+    for name in names:
+        try:
+            butler.collections.get_info(name)
+        except MissingCollectionError:
+            continue
+        found.append(name)
+    return found
+
+
+def extend_chain(butler: Butler, chain: str, children: Iterable[str]) -> list[str]:
+    """Make sure that a CHAINED collection ends with these; what is in it already keeps its place.
 
     Parameters
     ----------
@@ -85,10 +107,20 @@ def redefine_chain(butler: Butler, chain: str, children: Iterable[str]) -> None:
     chain
         The collection's name; made when missing.
     children
-        Names of collections.
+        Names of collections; those that don't exist yet are left out.
+
+    Returns
+    -------
+    missing
+        The children that don't exist.
     """
     from lsst.daf.butler import CollectionType
 
+    children = list(children)
     butler.collections.register(chain, CollectionType.CHAINED)
-    known = set(butler.collections.query("*"))
-    butler.collections.redefine_chain(chain, [name for name in children if name in known])
+    present = butler.collections.get_info(chain).children
+    known = existing(butler, children)
+    new = [name for name in known if name not in present]
+    if new:
+        butler.collections.extend_chain(chain, new)
+    return [name for name in children if name not in known]
