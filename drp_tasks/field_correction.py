@@ -25,11 +25,11 @@ class FieldModel:
 
     max_order: int = 5
     """Largest total order of the visit's polynomial in the tangent plane."""
-    stars_per_term: int = 4
+    stars_per_term: int = 8
     """The order is lowered until the visit has so many stars for each of its terms."""
-    visit_prior_mas: float = 100.0
-    """Width of the prior of each coefficient: keeps corners without stars sane."""
-    detector_prior_mas: float = 5.0
+    visit_prior_mas: float = 10.0
+    """Width of the prior of each coefficient: many stars outvote it, corners without stars stay sane."""
+    detector_prior_mas: float = 3.0
     """Width of the prior of each detector's own shift and linear terms in a visit; 0 for none."""
 
     def order(self, n_stars: int) -> int:
@@ -140,7 +140,8 @@ def fit_corrections(
     stars: StarPositions,
     model: FieldModel | None = None,
     *,
-    max_iterations: int = 60,
+    max_iterations: int = 100,
+    reweighted_iterations: int = 10,
     tolerance_mas: float = 0.02,
 ) -> AstrometricCorrection:
     """Fit corrections under which each star has one position in all visits, tied to the reference catalogue.
@@ -159,6 +160,8 @@ def fit_corrections(
         How flexible the corrections are.
     max_iterations
         Limit of the alternation.
+    reweighted_iterations
+        How many of these change the weights; with fixed ones the rest converges.
     tolerance_mas
         Largest change of any correction at which it ends.
 
@@ -192,8 +195,9 @@ def fit_corrections(
             difference = (stars.position - mean[stars.star])[mine]
             coefficients[visit] = solvers[visit].fit(designs[visit], difference, weight[mine])
             offset[mine] = designs[visit] @ coefficients[visit]
-        residual = np.hypot(*(stars.position - offset - mean[stars.star]).T) / np.sqrt(2) / stars.sigma
-        weight = np.where(solved, robust_weights(residual), 0.0) / stars.sigma**2
+        if iteration < reweighted_iterations:
+            residual = np.hypot(*(stars.position - offset - mean[stars.star]).T) / np.sqrt(2) / stars.sigma
+            weight = np.where(solved, robust_weights(residual), 0.0) / stars.sigma**2
         converged = 1000 * np.abs(offset - before).max(initial=0.0) < tolerance_mas
         iteration += 1
 

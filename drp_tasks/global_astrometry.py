@@ -55,7 +55,7 @@ def footprint_of(visit: int, detector: int, wcs: WCS, corners: Floats, tangent: 
     return Footprint(visit, detector, x.ravel(), y.ravel(), xi, eta)
 
 
-def refit_wcs(footprint: Footprint, grid: Floats, tangent: tuple[float, float], *, order: int = 4) -> tuple[WCS, float]:
+def refit_wcs(footprint: Footprint, grid: Floats, tangent: tuple[float, float], *, order: int = 5) -> tuple[WCS, float]:
     """Fit a TAN-SIP WCS to a detector's corrected grid.
 
     Parameters
@@ -145,12 +145,12 @@ class FitAstrometryConfig(pb.PipelineTaskConfig, pipelineConnections=FitAstromet
     """How flexible the corrections are, and how good the measurements."""
 
     maxOrder = pc.RangeField[int](doc="Largest order of a visit's polynomial.", default=5, min=0, max=7)
-    starsPerTerm = pc.Field[int](doc="Stars for each term of a visit's polynomial, else its order falls.", default=4)
-    visitPrior = pc.Field[float](doc="Width of the prior of a polynomial's coefficients [mas].", default=100.0)
-    detectorPrior = pc.Field[float](doc="Width of the prior of a detector's own terms [mas]; 0: none.", default=5.0)
+    starsPerTerm = pc.Field[int](doc="Stars for each term of a visit's polynomial, else its order falls.", default=8)
+    visitPrior = pc.Field[float](doc="Width of the prior of a polynomial's coefficients [mas].", default=10.0)
+    detectorPrior = pc.Field[float](doc="Width of the prior of a detector's own terms [mas]; 0: none.", default=3.0)
     centroidFloor = pc.Field[float](doc="Added to centroid errors in quadrature [mas].", default=5.0)
-    maxIterations = pc.Field[int](doc="Limit of iterations.", default=60)
-    sipOrder = pc.RangeField[int](doc="Order of the new WCSs' distortion.", default=4, min=2, max=6)
+    maxIterations = pc.Field[int](doc="Limit of iterations.", default=100)
+    sipOrder = pc.RangeField[int](doc="Order of the new WCSs' distortion.", default=5, min=2, max=6)
 
     @property
     def model(self) -> FieldModel:

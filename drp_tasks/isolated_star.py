@@ -41,19 +41,24 @@ class IsolationCriteria:
     """Largest modulus of a star's median extendedness, in magnitudes."""
     min_sources: int = 2
     """Sources that make a star."""
+    psf_chi2: float = 1.5
+    """Largest reduced chi² of a member's PSF fit, as far as noise alone makes it."""
+    psf_error: float = 0.012
+    """Relative error of the PSF model that bright members may show beyond that."""
 
 
 def associate_isolated_stars(sources: Table, criteria: IsolationCriteria, first_id: int = 0) -> tuple[Table, Table]:
     """Link sources to stars, and keep the stars that are unresolved and isolated.
 
-    A group with two sources of one visit is a blend and is dropped. Flagged sources count as neighbours, never as
-    members. The result does not depend on the order of the sources: stars are numbered by their smallest sourceId.
+    A group with two sources of one visit is a blend and is dropped. Flagged sources, and those that the PSF doesn't fit
+    (hit by a cosmic ray, beside a transient), count as neighbours, never as members. The result does not depend on the
+    order of the sources: stars are numbered by their smallest sourceId.
 
     Parameters
     ----------
     sources
-        Sources of any visits, with columns sourceId, visit, band, ra, dec [deg], psfFlux, psfFluxErr, extendedness
-        [mag] and flag.
+        Sources of any visits, with columns sourceId, visit, band, ra, dec [deg], psfFlux, psfFluxErr, psfChi2,
+        extendedness [mag] and flag.
     criteria
         What makes an isolated star.
     first_id
@@ -79,7 +84,9 @@ def associate_isolated_stars(sources: Table, criteria: IsolationCriteria, first_
     blended = np.zeros(n_groups, bool)
     blended[_groups_with_a_visit_twice(group, np.asarray(sources["visit"]))] = True
 
-    member = (isolated & ~blended)[group] & ~np.asarray(sources["flag"], bool)
+    chi2_limit = criteria.psf_chi2 + (criteria.psf_error * signal_to_noise) ** 2
+    usable = ~np.asarray(sources["flag"], bool) & (np.asarray(sources["psfChi2"], float) < chi2_limit)
+    member = (isolated & ~blended)[group] & usable
     group, sources, position, weight = group[member], sources[member], position[member], weight[member]
     extendedness = _median_by_group(group, np.asarray(sources["extendedness"], float), n_groups)
     count = np.bincount(group, minlength=n_groups)
@@ -218,6 +225,8 @@ class AssociateIsolatedStarConfig(pb.PipelineTaskConfig, pipelineConnections=Ass
     isolationRadius = pc.Field[float](doc="No other star or galaxy may be nearer [arcsec].", default=2.0)
     maxExtendedness = pc.Field[float](doc="Largest modulus of a star's median extendedness [mag].", default=0.06)
     minSources = pc.Field[int](doc="Fewest sources of a star.", default=2)
+    maxPsfChi2 = pc.Field[float](doc="Largest reduced chi² of a member's PSF fit, if the PSF were exact.", default=1.5)
+    psfError = pc.Field[float](doc="Relative error of the PSF that bright members may show beyond that.", default=0.012)
     referenceRadius = pc.Field[float](doc="Largest separation from a reference partner [arcsec].", default=0.5)
 
     @property
@@ -229,6 +238,8 @@ class AssociateIsolatedStarConfig(pb.PipelineTaskConfig, pipelineConnections=Ass
             isolation_arcsec=self.isolationRadius,
             extendedness=self.maxExtendedness,
             min_sources=self.minSources,
+            psf_chi2=self.maxPsfChi2,
+            psf_error=self.psfError,
         )
 
 

@@ -23,6 +23,9 @@ MIN_PSF_STARS = 20
 MIN_CORRELATED_PAIRS = 100
 """Pairs of stars below which a correlation is not measurable."""
 
+MAX_RESIDUAL = 0.1
+"""Residual of size or shape beyond which something else than the PSF is seen."""
+
 
 @dataclass(frozen=True, slots=True)
 class PsfResiduals:
@@ -42,6 +45,9 @@ class PsfResiduals:
     def from_table(cls, stars: Table) -> PsfResiduals:
         """Take the residuals of the stars that have moments of their own and of their model.
 
+        Stars of which a residual is larger than 0.1 are left out: a neighbour or a cosmic ray makes such moments, not
+        the PSF.
+
         Parameters
         ----------
         stars
@@ -51,6 +57,7 @@ class PsfResiduals:
         ra, dec, size, e1, e2, psf_size, psf_e1, psf_e2 = (np.asarray(stars[name], float) for name in columns)
         residual = (ra, dec, size / psf_size - 1, e1 - psf_e1, e2 - psf_e2)
         good = np.isfinite(residual).all(axis=0)
+        good &= (np.abs(residual[2:]) <= MAX_RESIDUAL).all(axis=0)
         return cls(np.asarray(stars["visit"], np.int64)[good], *(values[good] for values in residual))
 
 
@@ -103,16 +110,17 @@ def ellipticity_correlations(residuals: PsfResiduals, band: str) -> list[Metric]
     Returns
     -------
     metrics
-        TE1 over separations up to 1 arcmin, TE2 from 5 to 20 arcmin.
+        TE1 over separations up to 1 arcmin, TE2 from 5 to 20 arcmin. Not measurable where so few pairs give a noise
+        larger than what the SRD at least demands of the correlation itself.
     """
     return [
-        _correlation("TE1", residuals, band, nearest_arcmin=0.02, farthest_arcmin=1.0),
-        _correlation("TE2", residuals, band, nearest_arcmin=5.0, farthest_arcmin=20.0),
+        _correlation("TE1", residuals, band, nearest_arcmin=0.02, farthest_arcmin=1.0, demanded=3e-5),
+        _correlation("TE2", residuals, band, nearest_arcmin=5.0, farthest_arcmin=20.0, demanded=3e-7),
     ]
 
 
 def _correlation(
-    name: str, residuals: PsfResiduals, band: str, *, nearest_arcmin: float, farthest_arcmin: float
+    name: str, residuals: PsfResiduals, band: str, *, nearest_arcmin: float, farthest_arcmin: float, demanded: float
 ) -> Metric:
     pairs = treecorr.GGCorrelation(
         min_sep=nearest_arcmin, max_sep=farthest_arcmin, nbins=1, sep_units="arcmin", bin_slop=0
@@ -132,6 +140,10 @@ def _correlation(
     span = f"{nearest_arcmin:g}-{farthest_arcmin:g} arcmin"
     if n < MIN_CORRELATED_PAIRS:
         why = f"{n} pairs of PSF stars at {span} in a visit, {MIN_CORRELATED_PAIRS} needed"
+        return Metric.unmeasurable(name, "", why, band=band, n=n)
+    noise = float(np.sqrt((np.var(residuals.e1) ** 2 + np.var(residuals.e2) ** 2) / n) / 2)
+    if noise > demanded:
+        why = f"the noise of {n} pairs at {span}, {noise:.1g}, hides what is demanded, {demanded:g}"
         return Metric.unmeasurable(name, "", why, band=band, n=n)
     pairs.finalize(0.0, 0.0)
     detail = f"|<de1 de1 + de2 de2>| / 2 over pairs at {span} in the same visit"

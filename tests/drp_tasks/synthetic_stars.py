@@ -161,6 +161,6 @@ def _sources_of(sky: Sky, data_id: tuple[int, int, str], wcs: WCS, errors: Error
             "apFlux": flux * 1.05, "apFluxErr": flux * 2e-3,
             "xErr": np.full(n, max(errors.centroid_mas, 1.0) / 1000 / SCALE_ARCSEC, np.float32),
             "yErr": np.full(n, max(errors.centroid_mas, 1.0) / 1000 / SCALE_ARCSEC, np.float32),
-            "extendedness": np.zeros(n, np.float32), "flag": np.zeros(n, bool),
+            "psfChi2": np.ones(n, np.float32), "extendedness": np.zeros(n, np.float32), "flag": np.zeros(n, bool),
         }
     )  # fmt: skip

@@ -88,6 +88,18 @@ def test_extended_and_faint_sources_are_no_stars():
     assert not {7, 8} & set(members["truthId"])
 
 
+def test_a_measurement_that_the_psf_does_not_fit_is_left_out_and_its_star_stays():
+    sources = SEEN.sources.copy()
+    first, second = (np.flatnonzero(sources["truthId"] == star)[0] for star in (7, 8))
+    sources["psfChi2"][[first, second]] = 4.0
+    sources["psfFluxErr"][second] /= 10
+    members, _ = stars_of(sources)
+    lost = set(sources["sourceId"]) - set(members["sourceId"])
+    assert sources["sourceId"][first] in lost
+    assert sources["sourceId"][second] not in lost, "a bright star may show the PSF model's own error"
+    assert {7, 8} <= set(members["truthId"])
+
+
 def test_ids_start_where_told_and_no_source_gives_no_star():
     _, stars = associate_isolated_stars(SEEN.sources, IsolationCriteria(), first_id=3_000_000_000)
     assert stars["isolatedStarId"].min() == 3_000_000_000

@@ -45,6 +45,16 @@ def test_stars_without_moments_are_left_out():
     assert (size.measurable, size.n) == (False, 15)
 
 
+def test_stars_with_a_neighbour_in_their_moments_are_left_out():
+    table = stars()
+    for name in ("starE1", "starE2"):
+        table[name] += RNG.normal(0, 0.01, 400)
+    table["starE1"][::40] += 0.5
+    residuals = PsfResiduals.from_table(table)
+    assert len(residuals.e1) == 390
+    assert np.abs(residuals.e1).max() < 0.1
+
+
 def test_correlated_residuals_are_seen_at_all_separations():
     table = stars()
     table["starE1"] += 0.01
@@ -70,6 +80,16 @@ def test_only_pairs_of_the_same_visit_count():
     table["starE1"] += np.where(table["visit"] == 0, 0.02, -0.02)
     te1, _ = ellipticity_correlations(PsfResiduals.from_table(table), "r")
     assert te1.value == pytest.approx(0.02**2 / 2, rel=1e-3)
+
+
+def test_what_the_noise_of_few_pairs_hides_is_not_measurable():
+    table = stars(200)
+    table["starE1"] += RNG.normal(0, 0.02, 200)
+    table["starE2"] += RNG.normal(0, 0.02, 200)
+    te1, te2 = ellipticity_correlations(PsfResiduals.from_table(table), "r")
+    assert te1.measurable
+    assert not te2.measurable
+    assert "hides what is demanded, 3e-07" in te2.detail
 
 
 def test_a_small_field_has_no_pairs_for_te2():
