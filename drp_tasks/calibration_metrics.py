@@ -94,7 +94,7 @@ def calibration_metrics(sources: Table, members: Table, stars: Table, summary: T
         *_star_metrics(observations),
         *absolute_astrometry(observations.values(), np.asarray(stars["refRa"]), np.asarray(stars["refDec"])),
         *band_registration(observations),
-        *_exposure_metrics(sources, summary),
+        *_visit_metrics(sources, summary),
     ]
 
 
@@ -106,7 +106,7 @@ def _star_metrics(observations: dict[str, StarObservations]) -> Iterator[Metric]
             yield from relative_astrometry(seen, band, annulus)
 
 
-def _exposure_metrics(sources: Table, summary: Table) -> Iterator[Metric]:
+def _visit_metrics(sources: Table, summary: Table) -> Iterator[Metric]:
     summary_bands = np.asarray(summary["band"], str)
     psf_stars = sources[np.asarray(sources["calibPsfUsed"], bool)]
     source_bands = np.asarray(psf_stars["band"], str)

@@ -58,7 +58,7 @@ class StarPositions:
 
     star: Integers
     """Index of the star."""
-    exposure: Integers
+    footprint: Integers
     """Index of the footprint."""
     position: Floats
     """Standard coordinates under the preliminary WCS in arcsec, shape (n_measurements, 2)."""
@@ -72,7 +72,7 @@ class StarPositions:
 
 @dataclass(frozen=True, slots=True)
 class AstrometricCorrection:
-    """Corrections of all exposures; arrays over exposures unless said otherwise."""
+    """Corrections of all detectors of all visits; arrays over the footprints unless said otherwise."""
 
     grid: list[Floats | None]
     """For each footprint, corrected standard coordinates of its grid, shape (n_points, 2); None without a solution."""
@@ -88,12 +88,14 @@ class AstrometricCorrection:
 class _VisitSolver:
     """The linear model of one visit: a polynomial over the field, and a shift and slopes for each detector."""
 
-    def __init__(self, exposures: Integers, footprints: Sequence[Footprint], order: int, model: FieldModel) -> None:
+    def __init__(
+        self, footprint_indices: Integers, footprints: Sequence[Footprint], order: int, model: FieldModel
+    ) -> None:
         self._order = order
-        points = np.concatenate([np.stack([footprints[k].xi, footprints[k].eta], axis=-1) for k in exposures])
+        points = np.concatenate([np.stack([footprints[k].xi, footprints[k].eta], axis=-1) for k in footprint_indices])
         self._field = _Domain.around(points)
         self._detectors = {
-            int(k): _Domain.around(np.stack([footprints[k].xi, footprints[k].eta], axis=-1)) for k in exposures
+            int(k): _Domain.around(np.stack([footprints[k].xi, footprints[k].eta], axis=-1)) for k in footprint_indices
         }
         self._with_detectors = model.detector_prior_mas > 0
         n_field = (order + 1) * (order + 2) // 2
@@ -101,14 +103,14 @@ class _VisitSolver:
         widths = np.repeat([model.visit_prior_mas, model.detector_prior_mas], [n_field, n_detector]) / 1000
         self._prior = np.diag(widths**-2.0)
 
-    def design(self, exposure: Integers, position: Floats) -> Floats:
-        """Matrix (n, n_terms) of the model's terms at positions (n, 2) on their exposures (n,)."""
+    def design(self, footprint: Integers, position: Floats) -> Floats:
+        """Matrix (n, n_terms) of the model's terms at positions (n, 2) in their footprints (n,)."""
         u, v = self._field.normalised(position).T
         p, q = legvander(u, self._order), legvander(v, self._order)
         columns = [p[:, i] * q[:, j] for i in range(self._order + 1) for j in range(self._order + 1 - i)]
         if self._with_detectors:
             for detector, domain in self._detectors.items():
-                here = (exposure == detector).astype(float)
+                here = (footprint == detector).astype(float)
                 u, v = domain.normalised(position).T
                 columns += [here, here * u, here * v]
         return np.stack(columns, axis=-1)
@@ -153,7 +155,7 @@ def fit_corrections(
     Parameters
     ----------
     footprints
-        The exposures.
+        The detectors of each visit.
     stars
         The measurements.
     model
@@ -172,7 +174,7 @@ def fit_corrections(
     """
     model = model or FieldModel()
     visit_of = np.array([footprint.visit for footprint in footprints])
-    measured_visit = visit_of[stars.exposure]
+    measured_visit = visit_of[stars.footprint]
     solvers: dict[int, _VisitSolver] = {}
     rows: dict[int, Integers] = {}
     for visit in np.unique(measured_visit):
@@ -181,7 +183,9 @@ def fit_corrections(
         if order >= 0:
             rows[visit] = mine
             solvers[visit] = _VisitSolver(np.flatnonzero(visit_of == visit), footprints, order, model)
-    designs = {visit: solvers[visit].design(stars.exposure[mine], stars.position[mine]) for visit, mine in rows.items()}
+    designs = {
+        visit: solvers[visit].design(stars.footprint[mine], stars.position[mine]) for visit, mine in rows.items()
+    }
     solved = np.isin(measured_visit, list(rows))
 
     weight = solved / stars.sigma**2
@@ -208,13 +212,13 @@ def fit_corrections(
     scatter = np.full(len(footprints), np.nan)
     for k, footprint in enumerate(footprints):
         grids.append(_corrected_grid(k, footprint, solvers, coefficients))
-        mine = used & (stars.exposure == k)
+        mine = used & (stars.footprint == k)
         if mine.sum() >= 2:
             scatter[k] = robust_sigma(residual_mas[mine], center=0.0)
     return AstrometricCorrection(
         grid=grids,
         position=stars.position - offset,
-        n_stars=np.bincount(stars.exposure[used], minlength=len(footprints)).astype(np.int64),
+        n_stars=np.bincount(stars.footprint[used], minlength=len(footprints)).astype(np.int64),
         residual_mas=scatter,
         n_iterations=iteration,
         converged=converged,

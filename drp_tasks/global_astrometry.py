@@ -20,10 +20,10 @@ from lsst.pipe.base import connectionTypes as ct
 from numpy.typing import NDArray
 
 from drp_tasks.astrometry import fit_tan_sip, pixel_scale_mas
-from drp_tasks.exposure_index import find_exposures
 from drp_tasks.field_correction import AstrometricCorrection, FieldModel, Footprint, StarPositions, fit_corrections
 from drp_tasks.images import wcs_from_text, wcs_to_text
 from drp_tasks.matching import from_tangent_plane, sky_position, to_tangent_plane, unit_vectors
+from drp_tasks.visit_detector_index import find_visit_detectors
 
 type Floats = NDArray[np.float64]
 type Integers = NDArray[np.int64]
@@ -35,7 +35,7 @@ def footprint_of(visit: int, detector: int, wcs: WCS, corners: Floats, tangent: 
     Parameters
     ----------
     visit, detector
-        The exposure.
+        The detector of a visit.
     wcs
         Its preliminary WCS.
     corners
@@ -88,13 +88,13 @@ def _star_positions(
     members: Table, stars: Table, footprints: Sequence[Footprint], scale_mas: Floats, tangent: tuple[float, float],
     *, floor_mas: float,
 ) -> StarPositions:  # fmt: skip
-    """Take the members' positions to the tangent plane; ``scale_mas`` is each exposure's pixel scale."""
-    visit, detector = [footprint.visit for footprint in footprints], [footprint.detector for footprint in footprints]
-    exposure = find_exposures(members["visit"], members["detector"], visit, detector)
-    members, exposure = members[exposure >= 0], exposure[exposure >= 0]
+    """Take the members' positions to the tangent plane; ``scale_mas`` is each footprint's pixel scale."""
+    visit, detector = [place.visit for place in footprints], [place.detector for place in footprints]
+    footprint = find_visit_detectors(members["visit"], members["detector"], visit, detector)
+    members, footprint = members[footprint >= 0], footprint[footprint >= 0]
     position = np.stack(to_tangent_plane(members["ra"], members["dec"], *tangent), axis=-1)
     error_px = np.hypot(np.asarray(members["xErr"], float), np.asarray(members["yErr"], float)) / np.sqrt(2)
-    sigma = np.hypot(error_px * scale_mas[exposure], floor_mas) / 1000
+    sigma = np.hypot(error_px * scale_mas[footprint], floor_mas) / 1000
     good = np.isfinite(position).all(axis=1) & np.isfinite(sigma)
     star_id = np.asarray(stars["isolatedStarId"], np.int64)
     order = np.argsort(star_id)
@@ -102,7 +102,7 @@ def _star_positions(
     reference_error = np.hypot(np.asarray(stars["refRaErr"], float), np.asarray(stars["refDecErr"], float))
     return StarPositions(
         star=star[good],
-        exposure=exposure[good],
+        footprint=footprint[good],
         position=position[good],
         sigma=sigma[good],
         reference=np.stack(to_tangent_plane(stars["refRa"], stars["refDec"], *tangent), axis=-1),
@@ -229,7 +229,7 @@ class FitAstrometryTask(pb.PipelineTask):
                 rows.append((footprint.visit, footprint.detector, wcs_to_text(wcs), n_stars, residual_mas))
         if not rows:
             raise pb.NoWorkFound("no visit has enough stars for an astrometric fit")
-        self.metadata["n_exposures"] = len(rows)
+        self.metadata["n_visit_detectors"] = len(rows)
         self.metadata["largest_wcs_error_mas"] = max(errors_mas)
         self.metadata["median_residual_mas"] = float(np.nanmedian(correction.residual_mas))
         return Table(

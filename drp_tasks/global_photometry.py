@@ -21,9 +21,9 @@ from scipy.sparse import coo_matrix, csr_matrix
 from scipy.sparse import vstack as stack_rows
 from scipy.sparse.linalg import lsqr
 
-from drp_tasks.exposure_index import find_exposures
 from drp_tasks.images import AB_NANOJANSKY
 from drp_tasks.robust import robust_sigma, robust_weights
+from drp_tasks.visit_detector_index import find_visit_detectors
 
 type Floats = NDArray[np.float64]
 type Integers = NDArray[np.int64]
@@ -32,8 +32,8 @@ MAGNITUDES_PER_RELATIVE_ERROR = 2.5 / np.log(10)
 
 
 @dataclass(frozen=True, slots=True)
-class Exposures:
-    """The (visit, detector) pairs of a band, whose zero points are asked for; arrays of shape (n_exposures,)."""
+class VisitDetectors:
+    """The (visit, detector) pairs of a band, whose zero points are asked for; arrays of shape (n_visit_detectors,)."""
 
     visit: Integers
     detector: Integers
@@ -47,8 +47,8 @@ class StarMagnitudes:
 
     star: Integers
     """Index of the star."""
-    exposure: Integers
-    """Index into `Exposures`."""
+    visit_detector: Integers
+    """Index into `VisitDetectors`."""
     magnitude: Floats
     """Instrumental magnitude −2.5 log10(electrons)."""
     sigma: Floats
@@ -67,13 +67,13 @@ class PriorWidths:
     """Visit terms, relative to the median of the visit's preliminary zero points."""
     detector: float = 0.005
     """Detector terms, common to all visits (errors of the flat field)."""
-    exposure: float = 0.005
+    visit_detector: float = 0.005
     """Terms of one detector in one visit (clouds across the field, errors of the PSF model)."""
 
 
 @dataclass(frozen=True, slots=True)
 class ZeroPoints:
-    """Solution of a band; arrays of shape (n_exposures,)."""
+    """Solution of a band; arrays of shape (n_visit_detectors,)."""
 
     zero_point: Floats
     """AB magnitude of one electron."""
@@ -89,9 +89,9 @@ class ZeroPoints:
 
 
 def fit_zero_points(
-    exposures: Exposures, stars: StarMagnitudes, priors: PriorWidths | None = None, *, n_iterations: int = 4
+    visit_detectors: VisitDetectors, stars: StarMagnitudes, priors: PriorWidths | None = None, *, n_iterations: int = 4
 ) -> ZeroPoints:
-    """Fit all stars' magnitudes and all exposures' zero points of a band at once.
+    """Fit all stars' magnitudes and all zero points of a band at once.
 
     The model of a measurement of star i in visit v on detector d is ``M_i − Z_v − D_d − E_vd``. Stars with a reference
     magnitude tie M_i to it; the terms D and E are held near zero by their priors. Sparse linear least squares (LSQR;
@@ -100,7 +100,7 @@ def fit_zero_points(
 
     Parameters
     ----------
-    exposures
+    visit_detectors
         What is solved for.
     stars
         What it is solved from.
@@ -115,22 +115,22 @@ def fit_zero_points(
         A detector without stars in a visit that has some gets what its visit and its own term predict.
     """
     priors = priors or PriorWidths()
-    visits, visit_index = np.unique(exposures.visit, return_inverse=True)
-    detectors, detector_index = np.unique(exposures.detector, return_inverse=True)
-    visit_zero_point = np.array([np.median(exposures.zero_point[visit_index == k]) for k in range(len(visits))])
-    n_stars, n_visits, n_detectors, n_exposures = (
-        len(stars.reference), len(visits), len(detectors), len(exposures.visit),
+    visits, visit_index = np.unique(visit_detectors.visit, return_inverse=True)
+    detectors, detector_index = np.unique(visit_detectors.detector, return_inverse=True)
+    visit_zero_point = np.array([np.median(visit_detectors.zero_point[visit_index == k]) for k in range(len(visits))])
+    n_stars, n_visits, n_detectors, n_visit_detectors = (
+        len(stars.reference), len(visits), len(detectors), len(visit_detectors.visit),
     )  # fmt: skip
     first_term = np.cumsum([0, n_stars, n_visits, n_detectors])
-    n_terms = n_stars + n_visits + n_detectors + n_exposures
+    n_terms = n_stars + n_visits + n_detectors + n_visit_detectors
 
-    calibrated = stars.magnitude + visit_zero_point[visit_index][stars.exposure]
+    calibrated = stars.magnitude + visit_zero_point[visit_index][stars.visit_detector]
     terms = np.stack(
         [
             stars.star,
-            first_term[1] + visit_index[stars.exposure],
-            first_term[2] + detector_index[stars.exposure],
-            first_term[3] + stars.exposure,
+            first_term[1] + visit_index[stars.visit_detector],
+            first_term[2] + detector_index[stars.visit_detector],
+            first_term[3] + stars.visit_detector,
         ]
     )
     measurement = _rows(terms, np.array([1.0, -1.0, -1.0, -1.0]), n_terms)
@@ -139,7 +139,9 @@ def fit_zero_points(
     prior = _rows(first_term[1] + np.arange(n_terms - n_stars)[None, :], np.ones(1), n_terms)
     matrix = stack_rows([measurement, anchor, prior]).tocsr()
     target = np.concatenate([calibrated, stars.reference[referenced], np.zeros(n_terms - n_stars)])
-    widths = np.repeat([priors.visit, priors.detector, priors.exposure], [n_visits, n_detectors, n_exposures])
+    widths = np.repeat(
+        [priors.visit, priors.detector, priors.visit_detector], [n_visits, n_detectors, n_visit_detectors]
+    )
     sigma = np.concatenate([stars.sigma, stars.reference_sigma[referenced], widths])
 
     n_data = len(calibrated)
@@ -152,12 +154,12 @@ def fit_zero_points(
         weight[:n_data] = robust_weights(residual[:n_data])
         weight[n_data : n_data + n_anchors] = robust_weights(residual[n_data : n_data + n_anchors])
 
-    visit_term, detector_term, exposure_term = np.split(solution, first_term[1:])[1:]
-    information = np.bincount(stars.exposure, weight[:n_data] / stars.sigma**2, minlength=n_exposures)
-    n_used = np.bincount(stars.exposure[weight[:n_data] > 0], minlength=n_exposures)
+    visit_term, detector_term, visit_detector_term = np.split(solution, first_term[1:])[1:]
+    information = np.bincount(stars.visit_detector, weight[:n_data] / stars.sigma**2, minlength=n_visit_detectors)
+    n_used = np.bincount(stars.visit_detector[weight[:n_data] > 0], minlength=n_visit_detectors)
     return ZeroPoints(
-        zero_point=(visit_zero_point + visit_term)[visit_index] + detector_term[detector_index] + exposure_term,
-        error=1 / np.sqrt(information + 1 / (priors.detector**2 + priors.exposure**2)),
+        zero_point=(visit_zero_point + visit_term)[visit_index] + detector_term[detector_index] + visit_detector_term,
+        error=1 / np.sqrt(information + 1 / (priors.detector**2 + priors.visit_detector**2)),
         n_stars=n_used.astype(np.int64),
         visit_has_stars=np.bincount(visit_index, n_used, minlength=n_visits)[visit_index] > 0,
         scatter=robust_sigma(residual[:n_data] * stars.sigma),
@@ -166,7 +168,7 @@ def fit_zero_points(
 
 
 def select_measurements(
-    exposures: Exposures,
+    visit_detectors: VisitDetectors,
     members: Table,
     stars: Table,
     band: str,
@@ -179,8 +181,8 @@ def select_measurements(
 
     Parameters
     ----------
-    exposures
-        The band's exposures.
+    visit_detectors
+        The detectors of the band's visits.
     members
         Sources of isolated stars, each once.
     stars
@@ -203,20 +205,22 @@ def select_measurements(
         reference = np.asarray(stars[f"refMag_{band}"], float)[first]
         reference_sigma = np.hypot(np.asarray(stars[f"refMagErr_{band}"], float)[first], reference_floor)
 
-    exposure = find_exposures(members["visit"], members["detector"], exposures.visit, exposures.detector)
+    visit_detector = find_visit_detectors(
+        members["visit"], members["detector"], visit_detectors.visit, visit_detectors.detector
+    )
     flux, flux_error = np.asarray(members["psfFlux"], float), np.asarray(members["psfFluxErr"], float)
     with np.errstate(invalid="ignore", divide="ignore"):
-        use = (exposure >= 0) & (flux / flux_error > min_signal_to_noise)
+        use = (visit_detector >= 0) & (flux / flux_error > min_signal_to_noise)
     star = np.searchsorted(star_id, np.asarray(members["isolatedStarId"], np.int64))
     n_measurements = np.bincount(star[use], minlength=len(star_id))
     use &= (n_measurements[star] >= 2) | np.isfinite(reference)[star]
 
     kept, star = np.unique(star[use], return_inverse=True)
-    flux, flux_error, exposure = flux[use], flux_error[use], exposure[use]
+    flux, flux_error, visit_detector = flux[use], flux_error[use], visit_detector[use]
     return StarMagnitudes(
         star=star.astype(np.int64),
-        exposure=exposure,
-        magnitude=AB_NANOJANSKY - 2.5 * np.log10(flux) - exposures.zero_point[exposure],
+        visit_detector=visit_detector,
+        magnitude=AB_NANOJANSKY - 2.5 * np.log10(flux) - visit_detectors.zero_point[visit_detector],
         sigma=np.hypot(MAGNITUDES_PER_RELATIVE_ERROR * flux_error / flux, intrinsic_scatter),
         reference=reference[kept],
         reference_sigma=reference_sigma[kept],
@@ -295,13 +299,13 @@ class FitGlobalPhotometryConfig(pb.PipelineTaskConfig, pipelineConnections=FitGl
     )
     visitPrior = pc.Field[float](doc="Width of the visit terms' prior [mag].", default=0.3)
     detectorPrior = pc.Field[float](doc="Width of the detector terms' prior [mag].", default=0.005)
-    exposurePrior = pc.Field[float](doc="Width of the prior of one detector in one visit [mag].", default=0.005)
+    visitDetectorPrior = pc.Field[float](doc="Width of the prior of one detector in one visit [mag].", default=0.005)
     nIterations = pc.Field[int](doc="Rounds of robust reweighting.", default=4)
 
     @property
     def priors(self) -> PriorWidths:
         """The priors' widths as a value."""
-        return PriorWidths(visit=self.visitPrior, detector=self.detectorPrior, exposure=self.exposurePrior)
+        return PriorWidths(visit=self.visitPrior, detector=self.detectorPrior, visit_detector=self.visitDetectorPrior)
 
 
 class FitGlobalPhotometryTask(pb.PipelineTask):
@@ -350,17 +354,17 @@ class FitGlobalPhotometryTask(pb.PipelineTask):
         catalog = vstack([table for table in solved if len(table)] or solved[:1], metadata_conflicts="silent")
         if not len(catalog):
             raise pb.NoWorkFound("no visit has a star to fit its zero point from")
-        self.metadata["n_exposures"] = len(catalog)
+        self.metadata["n_visit_detectors"] = len(catalog)
         return pb.Struct(catalog=catalog)
 
     def _fit_band(self, summary: Table, sources: Table, stars: Table, band: str) -> Table:
-        exposures = Exposures(
+        visit_detectors = VisitDetectors(
             visit=np.asarray(summary["visit"], np.int64),
             detector=np.asarray(summary["detector"], np.int64),
             zero_point=np.asarray(summary["zeroPoint"], float),
         )
         measurements = select_measurements(
-            exposures,
+            visit_detectors,
             sources,
             stars,
             band,
@@ -368,7 +372,9 @@ class FitGlobalPhotometryTask(pb.PipelineTask):
             intrinsic_scatter=self.config.intrinsicScatter,
             reference_floor=self.config.referenceFloor,
         )
-        solution = fit_zero_points(exposures, measurements, self.config.priors, n_iterations=self.config.nIterations)
+        solution = fit_zero_points(
+            visit_detectors, measurements, self.config.priors, n_iterations=self.config.nIterations
+        )
         if not solution.converged:
             self.log.warning("The photometric fit in %s stopped at its limit of iterations.", band)
         self.metadata[f"n_measurements_{band}"] = len(measurements.star)
@@ -376,8 +382,8 @@ class FitGlobalPhotometryTask(pb.PipelineTask):
         self.metadata[f"residual_scatter_mmag_{band}"] = 1000 * solution.scatter
         table = Table(
             {
-                "visit": exposures.visit,
-                "detector": exposures.detector.astype(np.int32),
+                "visit": visit_detectors.visit,
+                "detector": visit_detectors.detector.astype(np.int32),
                 "band": np.full(len(summary), band, "U8"),
                 "zeroPoint": solution.zero_point * u.mag,
                 "zeroPointErr": solution.error * u.mag,

@@ -25,7 +25,7 @@ type Integers = NDArray[np.int64]
 MIN_VISITS = 3
 """Measurements of a star that a scatter needs."""
 MIN_STARS = 5
-"""Stars or exposures below which a metric is not measurable."""
+"""Stars, or detectors of visits, below which a metric is not measurable."""
 MIN_PAIRS = 30
 """Pairs below which a metric is not measurable."""
 MAX_PAIRS = 20_000

@@ -12,11 +12,11 @@ FOOTPRINTS = [Footprint(visit, 0, GRID[:, 0], GRID[:, 1], GRID[:, 0], GRID[:, 1]
 def measure(offset_of_visit, n_stars=200, referenced=True):
     """Each star once in each visit, displaced by what ``offset_of_visit`` says [arcsec] at its true position."""
     truth = np.random.default_rng(1).uniform(-95, 95, (n_stars, 2))
-    exposure = np.repeat([0, 1, 2], n_stars)
+    footprint = np.repeat([0, 1, 2], n_stars)
     position = np.concatenate([truth + offset_of_visit(k, truth) for k in range(3)])
     stars = StarPositions(
         star=np.tile(np.arange(n_stars), 3),
-        exposure=exposure,
+        footprint=footprint,
         position=position,
         sigma=np.full(3 * n_stars, 0.005),
         reference=truth if referenced else np.full_like(truth, np.nan),
@@ -68,7 +68,7 @@ def test_outliers_have_no_say():
     assert correction.n_stars.sum() == good.sum()
 
 
-def test_an_exposure_of_a_visit_without_stars_has_no_solution():
+def test_a_detector_of_a_visit_without_stars_has_no_solution():
     _, stars = measure(bend)
     unseen = Footprint(9, 0, GRID[:, 0], GRID[:, 1], GRID[:, 0], GRID[:, 1])
     correction = fit_corrections([*FOOTPRINTS, unseen], stars)

@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 from lsst.pipe.base import NoWorkFound
 
 from drp_tasks.global_photometry import (
-    Exposures,
     FitGlobalPhotometryConfig,
     FitGlobalPhotometryTask,
     PriorWidths,
+    VisitDetectors,
     fit_zero_points,
     select_measurements,
 )
@@ -20,11 +20,11 @@ from tests.drp_tasks.synthetic_stars import ZERO_POINTS, Errors, make_sky, obser
 SKY = make_sky(150)
 
 
-def errors_of_zero_points(seed, visit=0.05, detector=0.004, exposure=0.003):
+def errors_of_zero_points(seed, visit=0.05, detector=0.004, visit_detector=0.003):
     rng = np.random.default_rng(seed)
     visits, detectors = rng.normal(0, visit, 20), rng.normal(0, detector, 9)
-    exposures = rng.normal(0, exposure, (20, 9))
-    return lambda v, d: visits[v] + detectors[d] + exposures[v, d]
+    visit_detectors = rng.normal(0, visit_detector, (20, 9))
+    return lambda v, d: visits[v] + detectors[d] + visit_detectors[v, d]
 
 
 def fit(catalogues, band="r", priors=None, references=True):
@@ -32,19 +32,19 @@ def fit(catalogues, band="r", priors=None, references=True):
     if references:
         stars = attach_references(stars, catalogues.references, 0.5)
     mine = catalogues.summary[catalogues.summary["band"] == band]
-    exposures = Exposures(*(np.asarray(mine[name]) for name in ("visit", "detector", "zeroPoint")))
+    visit_detectors = VisitDetectors(*(np.asarray(mine[name]) for name in ("visit", "detector", "zeroPoint")))
     measurements = select_measurements(
-        exposures, members, stars, band, min_signal_to_noise=40, intrinsic_scatter=0.002, reference_floor=0.0
+        visit_detectors, members, stars, band, min_signal_to_noise=40, intrinsic_scatter=0.002, reference_floor=0.0
     )
-    return exposures, measurements, fit_zero_points(exposures, measurements, priors)
+    return visit_detectors, measurements, fit_zero_points(visit_detectors, measurements, priors)
 
 
 def test_noiseless_stars_give_back_every_zero_point():
     wrong = errors_of_zero_points(1)
     catalogues = observe(SKY, "rrrr", Errors(zero_point=wrong))
-    exposures, _, solution = fit(catalogues)
+    visit_detectors, _, solution = fit(catalogues)
     assert np.abs(solution.zero_point - ZERO_POINTS["r"]).max() < 1e-3
-    assert np.std(exposures.zero_point) > 0.02
+    assert np.std(visit_detectors.zero_point) > 0.02
     assert solution.converged
     assert solution.scatter < 1e-3
 
@@ -84,17 +84,17 @@ def test_a_detector_without_stars_gets_its_visits_zero_point_and_a_visit_without
     catalogues = observe(SKY, "rrrr", Errors(lambda visit, detector: 0.05 * visit))
     sources = catalogues.sources
     catalogues.sources.remove_rows(((sources["visit"] == 2) & (sources["detector"] == 1)) | (sources["visit"] == 4))
-    exposures, _, solution = fit(catalogues)
-    bare = (exposures.visit == 2) & (exposures.detector == 1)
+    visit_detectors, _, solution = fit(catalogues)
+    bare = (visit_detectors.visit == 2) & (visit_detectors.detector == 1)
     assert solution.n_stars[bare] == 0
     assert solution.zero_point[bare] == pytest.approx(ZERO_POINTS["r"], abs=2e-3)
-    assert solution.error[bare] > 3 * solution.error[~bare & (exposures.visit != 4)].max()
-    assert np.array_equal(solution.visit_has_stars, exposures.visit != 4)
+    assert solution.error[bare] > 3 * solution.error[~bare & (visit_detectors.visit != 4)].max()
+    assert np.array_equal(solution.visit_has_stars, visit_detectors.visit != 4)
 
 
 def test_priors_keep_detector_terms_near_zero_where_they_have_to():
     catalogues = observe(SKY, "rr", Errors(lambda visit, detector: 0.1 * (detector == 0)))
-    _, _, solution = fit(catalogues, priors=PriorWidths(detector=1e-6, exposure=1e-6))
+    _, _, solution = fit(catalogues, priors=PriorWidths(detector=1e-6, visit_detector=1e-6))
     per_visit = solution.zero_point.reshape(2, 4)
     assert np.ptp(per_visit, axis=1).max() < 1e-4
 
@@ -102,11 +102,13 @@ def test_priors_keep_detector_terms_near_zero_where_they_have_to():
 def test_stars_seen_once_without_reference_tell_nothing():
     catalogues = observe(SKY, "r", Errors())
     members, stars = associate_isolated_stars(catalogues.sources, IsolationCriteria(min_sources=1))
-    exposures = Exposures(*(np.asarray(catalogues.summary[name]) for name in ("visit", "detector", "zeroPoint")))
+    visit_detectors = VisitDetectors(
+        *(np.asarray(catalogues.summary[name]) for name in ("visit", "detector", "zeroPoint"))
+    )
     cuts = {"min_signal_to_noise": 40, "intrinsic_scatter": 0.0, "reference_floor": 0.0}
-    assert len(select_measurements(exposures, members, stars, "r", **cuts).star) == 0
+    assert len(select_measurements(visit_detectors, members, stars, "r", **cuts).star) == 0
     stars = attach_references(stars, catalogues.references, 0.5)
-    assert len(select_measurements(exposures, members, stars, "r", **cuts).star) == len(members)
+    assert len(select_measurements(visit_detectors, members, stars, "r", **cuts).star) == len(members)
 
 
 def tables(catalogues):

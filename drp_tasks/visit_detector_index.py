@@ -11,7 +11,9 @@ from numpy.typing import ArrayLike, NDArray
 type Integers = NDArray[np.int64]
 
 
-def find_exposures(visit: ArrayLike, detector: ArrayLike, in_visit: ArrayLike, in_detector: ArrayLike) -> Integers:
+def find_visit_detectors(
+    visit: ArrayLike, detector: ArrayLike, in_visit: ArrayLike, in_detector: ArrayLike
+) -> Integers:
     """Find for each (visit, detector) its row among others.
 
     Parameters
