@@ -159,16 +159,19 @@ class SpatialKernel:
         """The kernel in the middle of the image."""
         return self.image_at(0.5 * self.shape[1], 0.5 * self.shape[0])
 
-    def apply(self, reference: np.ndarray) -> np.ndarray:
+    def apply(self, reference: np.ndarray, margin: int = 0) -> np.ndarray:
         """Convolve the reference image and add the background: what the target image should look like.
 
         Parameters
         ----------
         reference : `numpy.ndarray`
-            Finite everywhere, of ``shape``; the sky beyond its edges counts as zero.
+            Finite everywhere, of ``shape`` and ``margin`` more pixels on each side; beyond counts as zero.
+        margin : `int`
+            By how much the reference is wider than the target on each side; the result has the target's shape.
         """
         half = self.basis.half
-        size = [scipy.fft.next_fast_len(n + half, real=True) for n in self.shape]
+        size = [scipy.fft.next_fast_len(n + half, real=True) for n in reference.shape]
+        inner = tuple(slice(margin, margin + n) for n in self.shape)
         transform = scipy.fft.rfft2(np.asarray(reference, np.float32), size)
         rows, columns = np.arange(self.shape[0])[:, None], np.arange(self.shape[1])[None, :]
         x, y = np.broadcast_arrays(columns, rows)
@@ -177,7 +180,7 @@ class SpatialKernel:
         for term, row in zip(_spatial_terms(x, y, self.shape, self.order), self.coefficients, strict=True):
             kernel = np.tensordot(row, self.basis.images, 1).astype(np.float32)
             convolved = scipy.fft.irfft2(transform * _centred_transform(kernel, size), size)
-            matched += term.astype(np.float32) * convolved[: self.shape[0], : self.shape[1]]
+            matched += term.astype(np.float32) * convolved[inner]
         return matched
 
     def to_table(self) -> Table:
@@ -235,6 +238,7 @@ def fit_kernel(
     reference_bad: np.ndarray,
     x: np.ndarray,
     y: np.ndarray,
+    margin: int = 0,
     basis: GaussPolynomialBasis | None = None,
     order: int = 1,
     background_order: int = 1,
@@ -252,13 +256,15 @@ def fit_kernel(
     Parameters
     ----------
     target, reference : `numpy.ndarray`
-        Images of the same shape on the same pixels, in the same unit; finite.
+        Images on the same pixels, in the same unit; finite. The reference is ``margin`` pixels wider on each side.
     variance : `numpy.ndarray`
         Variance of target minus reference where both are good (the template's noise included).
     target_bad, reference_bad : `numpy.ndarray` [`bool`]
         Pixels not to use. A stamp with a bad reference pixel within the kernel's reach is not used at all.
     x, y : `numpy.ndarray`
-        Positions of candidate stamps, pixels.
+        Positions of candidate stamps, pixels of the target.
+    margin : `int`
+        By how much the reference is wider than the target on each side.
     basis, order, background_order
         The kernel's basis and orders of the polynomials in position. The kernel's order is lowered when stamps are few.
     stamp_half : `int`
@@ -279,22 +285,26 @@ def fit_kernel(
     shape = (target.shape[0], target.shape[1])
     reach = stamp_half + basis.half
     column, row = np.rint(np.asarray(x, float)).astype(int), np.rint(np.asarray(y, float)).astype(int)
-    inside = (column >= reach) & (row >= reach) & (column < shape[1] - reach) & (row < shape[0] - reach)
-    chosen = [i for i in np.flatnonzero(inside) if not reference_bad[_box(row[i], column[i], reach)].any()]
+    room = max(stamp_half, reach - margin)
+    inside = (column >= room) & (row >= room) & (column < shape[1] - room) & (row < shape[0] - room)
+    around = [_box(row[i] + margin, column[i] + margin, reach) for i in range(len(column))]
+    chosen = [i for i in np.flatnonzero(inside) if not reference_bad[around[i]].any()]
     chosen = [i for i in chosen if target_bad[_box(row[i], column[i], stamp_half)].mean() <= max_bad_fraction]
     if len(chosen) < 3:
         return None
 
-    def cut(plane: np.ndarray, half: int) -> np.ndarray:
-        return np.array([plane[_box(row[i], column[i], half)] for i in chosen], float)
+    def cut(plane: np.ndarray) -> np.ndarray:
+        return np.array([plane[_box(row[i], column[i], stamp_half)] for i in chosen], float)
 
-    flux = cut(target, stamp_half)
-    good = cut(target_bad, stamp_half) == 0
-    weight = good / (cut(variance, stamp_half) + (model_error * flux) ** 2)
+    flux = cut(target)
+    good = cut(target_bad) == 0
+    weight = good / (cut(variance) + (model_error * flux) ** 2)
     flux, weight = flux.reshape(len(chosen), -1), weight.reshape(len(chosen), -1)
     design = np.concatenate(
         [
-            basis.convolve_stamps(cut(reference, reach)).reshape(len(chosen), basis.size, -1),
+            basis.convolve_stamps(np.array([reference[around[i]] for i in chosen], float)).reshape(
+                len(chosen), basis.size, -1
+            ),
             np.ones((len(chosen), 1, flux.shape[1])),
         ],
         axis=1,

@@ -20,15 +20,23 @@ from lsst.pipe.base import connectionTypes as ct
 from numpy.typing import NDArray
 
 from drp_tasks.assemble_coadd import COADD_UNUSABLE
-from drp_tasks.images import masked_image, plane, start_xy, unusable, wcs_from_text, wcs_of
+from drp_tasks.images import masked_image, plane, single_plane, start_xy, unusable, wcs_from_text, wcs_of
 from drp_tasks.reprocess_visit_image import detector_row
 from drp_tasks.skymap import TangentSkyMap
 from drp_tasks.warping import Box, footprint_box, map_pixels, touched, warp_mapped
 
 
 @dataclass(frozen=True, eq=False)
+class PatchPart:
+    """A template coadd, or a cut-out of it, and how many visits each of its pixels is made of."""
+
+    image: li.MaskedImage
+    count: NDArray[np.integer]
+
+
+@dataclass(frozen=True, eq=False)
 class Template:
-    """Patches of sky on a detector's pixels, arrays of the detector's shape.
+    """Patches of sky on a box of a detector's pixels, arrays of the box's shape.
 
     Parameters
     ----------
@@ -38,16 +46,19 @@ class Template:
         Where a patch gave a pixel that may be used.
     saturated
         Where no patch gave a pixel because the coadd is saturated there.
+    count
+        Number of visits that the pixel is made of, 0 where it isn't covered.
     """
 
     array: NDArray[np.float32]
     variance: NDArray[np.float32]
     covered: NDArray[np.bool_]
     saturated: NDArray[np.bool_]
+    count: NDArray[np.uint16]
 
 
-def assemble_template(patches: Iterable[li.MaskedImage], wcs: WCS, shape: tuple[int, int]) -> Template:
-    """Warp patches onto a detector; where patches overlap, the first one with a usable pixel gives it.
+def assemble_template(patches: Iterable[PatchPart], wcs: WCS, box: Box) -> Template:
+    """Warp patches onto a detector's pixels; where patches overlap, the first one with a usable pixel gives it.
 
     Parameters
     ----------
@@ -55,30 +66,36 @@ def assemble_template(patches: Iterable[li.MaskedImage], wcs: WCS, shape: tuple[
         Coadds, or cut-outs of them, each with its WCS.
     wcs
         WCS of the detector.
-    shape
-        Rows and columns of the detector.
+    box
+        The detector's pixels that are wanted; they may lie beyond its edges.
     """
-    array, variance = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
-    covered = np.zeros(shape, bool)
-    saturated = np.zeros(shape, bool)
-    detector = Box(0, 0, shape[1], shape[0])
-    for patch in patches:
+    array, variance = np.zeros(box.shape, np.float32), np.zeros(box.shape, np.float32)
+    covered = np.zeros(box.shape, bool)
+    saturated = np.zeros(box.shape, bool)
+    count = np.zeros(box.shape, np.uint16)
+    for part_of_patch in patches:
+        patch = part_of_patch.image
         patch_wcs = wcs_of(patch)
-        box = footprint_box(patch_wcs, patch.image.array.shape, wcs, start_xy=start_xy(patch)).intersection(detector)
-        if 0 in box.shape:
+        part = footprint_box(patch_wcs, patch.image.array.shape, wcs, start_xy=start_xy(patch)).intersection(box)
+        if 0 in part.shape:
             continue
-        pixel_map = map_pixels(patch_wcs, wcs, box, start_xy(patch))
+        pixel_map = map_pixels(patch_wcs, wcs, part, start_xy(patch))
         warped = warp_mapped(patch.image.array, patch.variance.array, unusable(patch, COADD_UNUSABLE), pixel_map)
-        here = box.slices_within(detector)
+        here = part.slices_within(box)
         new = ~warped.bad & ~covered[here]
         array[here][new], variance[here][new] = warped.array[new], warped.variance[new]
         covered[here] |= new
+        rows, columns = (
+            np.clip(np.rint(position), 0, size - 1).astype(np.int32)
+            for position, size in zip((pixel_map.y, pixel_map.x), part_of_patch.count.shape, strict=True)
+        )
+        count[here][new] = part_of_patch.count[rows[new], columns[new]]
         saturated[here] |= touched(plane(patch, "SAT"), pixel_map)
-    return Template(array, variance, covered, saturated & ~covered)
+    return Template(array, variance, covered, saturated & ~covered, count)
 
 
-def needed_box(outer: li.Box, tract_wcs: WCS, wcs: WCS, shape: tuple[int, int]) -> li.Box | None:
-    """Find the part of a patch that a detector needs, or `None` if they don't overlap.
+def needed_box(outer: li.Box, tract_wcs: WCS, wcs: WCS, box: Box) -> li.Box | None:
+    """Find the part of a patch that a box of a detector needs, or `None` if they don't overlap.
 
     Parameters
     ----------
@@ -86,10 +103,11 @@ def needed_box(outer: li.Box, tract_wcs: WCS, wcs: WCS, shape: tuple[int, int]) 
         The patch's outer box, in tract pixels.
     tract_wcs, wcs
         WCSs of the tract and of the detector.
-    shape
-        Rows and columns of the detector.
+    box
+        The detector's pixels.
     """
-    overlap = footprint_box(wcs, shape, tract_wcs, margin=8).intersection(Box.of(outer))
+    start = (box.x_start, box.y_start)
+    overlap = footprint_box(wcs, box.shape, tract_wcs, margin=8, start_xy=start).intersection(Box.of(outer))
     return None if 0 in overlap.shape else overlap.bbox
 
 
@@ -123,10 +141,24 @@ class BuildTemplateConnections(pb.PipelineTaskConnections, dimensions=("instrume
         multiple=True,
         deferLoad=True,
     )
+    nImages = ct.Input(
+        doc="Number of visits that each pixel of the template coadds is made of.",
+        name="template_coadd_n_image",
+        storageClass="ImageV2",
+        dimensions=("skymap", "tract", "patch", "band"),
+        multiple=True,
+        deferLoad=True,
+    )
     template = ct.Output(
-        doc="Template on the detector's pixels, not yet matched to the visit's PSF.",
+        doc="Template on the detector's pixels and a border around them, not yet matched to the visit's PSF.",
         name="template_detector",
         storageClass="MaskedImageV2",
+        dimensions=("instrument", "visit", "detector"),
+    )
+    nImage = ct.Output(
+        doc="Number of visits that each pixel of the template is made of.",
+        name="template_detector_n_image",
+        storageClass="ImageV2",
         dimensions=("instrument", "visit", "detector"),
     )
 
@@ -134,6 +166,10 @@ class BuildTemplateConnections(pb.PipelineTaskConnections, dimensions=("instrume
 class BuildTemplateConfig(pb.PipelineTaskConfig, pipelineConnections=BuildTemplateConnections):  # type: ignore[call-arg]
     """How much of a detector needs a template."""
 
+    border = pc.Field[int](
+        doc="Pixels beyond the detector's edges, for the matching kernel to reach into; at least its half width.",
+        default=16,
+    )
     minCoverage = pc.Field[float](
         doc="Least part of the detector's pixels with a template for a difference to be worth it.", default=0.05
     )
@@ -150,52 +186,61 @@ class BuildTemplateTask(pb.PipelineTask):
         """Read the needed parts of the patches only, and write the template."""
         summary = butlerQC.get(inputRefs.visitSummary)
         skymap = TangentSkyMap.from_dict(butlerQC.get(inputRefs.skyMap))
-        box = butlerQC.get(inputRefs.visitImage).get(component="bbox")
+        detector = Box.of(butlerQC.get(inputRefs.visitImage).get(component="bbox"))
         wcs = wcs_from_text(str(detector_row(summary, butlerQC.quantum.dataId["detector"])["wcs"]))
         handles = sorted(
             butlerQC.get(inputRefs.coadds), key=lambda handle: (handle.dataId["tract"], handle.dataId["patch"])
         )
-        shape = (box.y.size, box.x.size)
+        box = self._with_border(detector)
+        counts = {
+            (handle.dataId["tract"], handle.dataId["patch"]): handle for handle in butlerQC.get(inputRefs.nImages)
+        }
         parts = []
         for handle in handles:
             tract, patch = handle.dataId["tract"], handle.dataId["patch"]
-            part = needed_box(skymap.outer_box(patch), skymap.wcs(tract), wcs, shape)
+            part = needed_box(skymap.outer_box(patch), skymap.wcs(tract), wcs, box)
             if part is not None:
-                parts.append(handle.get(parameters={"bbox": part}))
-        butlerQC.put(self.run(parts, wcs=wcs, shape=shape), outputRefs)
+                cut_out = {"bbox": part}
+                image, count = (one.get(parameters=cut_out) for one in (handle, counts[tract, patch]))
+                parts.append(PatchPart(image, count.array))
+        butlerQC.put(self.run(parts, wcs=wcs, detector=detector), outputRefs)
 
-    def run(self, patches: Sequence[li.MaskedImage], *, wcs: WCS, shape: tuple[int, int]) -> pb.Struct:
+    def run(self, patches: Sequence[PatchPart], *, wcs: WCS, detector: Box) -> pb.Struct:
         """Assemble.
 
         Parameters
         ----------
         patches
             Template coadds or cut-outs of them.
-        wcs, shape
-            The detector's WCS and (rows, columns).
+        wcs, detector
+            The detector's WCS and its pixels.
 
         Returns
         -------
         struct
-            ``template``, a masked image in nJy; NO_DATA where no patch gives a usable pixel.
+            ``template``, a masked image in nJy, NO_DATA where no patch gives a usable pixel; and ``nImage``.
 
         Raises
         ------
         lsst.pipe.base.NoWorkFound
             If too little of the detector lies on template coadds.
         """
-        template = assemble_template(patches, wcs, shape)
-        coverage = float(template.covered.mean())
+        box = self._with_border(detector)
+        template = assemble_template(patches, wcs, box)
+        coverage = float(template.covered[detector.slices_within(box)].mean())
         if coverage < self.config.minCoverage:
             raise pb.NoWorkFound(f"template coadds cover {coverage:.1%} of the detector")
         self.metadata["n_patches"] = len(patches)
         self.metadata["coverage"] = coverage
+        start = (box.x_start, box.y_start)
+        planes = {"SAT": template.saturated, "NO_DATA": ~template.covered}
         return pb.Struct(
-            template=masked_image(
-                template.array,
-                template.variance,
-                {"SAT": template.saturated, "NO_DATA": ~template.covered},
-                unit=u.nJy,
-                wcs=wcs,
-            )
+            template=masked_image(template.array, template.variance, planes, unit=u.nJy, wcs=wcs, start_xy=start),
+            nImage=single_plane(template.count, wcs=wcs, start_xy=start),
+        )
+
+    def _with_border(self, detector: Box) -> Box:
+        border = self.config.border
+        return Box(
+            detector.x_start - border, detector.y_start - border, detector.x_stop + border, detector.y_stop + border
         )

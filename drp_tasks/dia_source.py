@@ -77,6 +77,8 @@ class Rejection:
     """The limit on chi-squared grows by (this times S/N)², as errors of the PSF show in bright candidates."""
     min_usable: float = 0.8
     """Least part of the PSF's weight on usable pixels."""
+    saturation_px: int = 8
+    """Nothing this near to a saturated pixel is believed: what is left of a bright star's wings."""
     dipole_radius_px: float = 9.0
     """Two candidates of opposite sign within this distance are a dipole: a misplaced or mismatched source."""
     dipole_flux_ratio: float = 0.25
@@ -132,6 +134,20 @@ def real(candidates: Candidates, rules: Rejection) -> NDArray[np.bool_]:
     measured = np.isfinite(snr) & np.isfinite(candidates.x_err) & (candidates.usable >= rules.min_usable)
     limit = rules.max_chi2 + (rules.chi2_per_snr * snr) ** 2
     return measured & (snr >= rules.min_snr) & (candidates.chi2 <= limit) & ~_in_dipole(candidates, rules)
+
+
+def near(
+    plane_: NDArray[np.bool_], x: NDArray[np.floating], y: NDArray[np.floating], reach_px: int
+) -> NDArray[np.bool_]:
+    """Tell which positions have a set pixel of a mask plane within a square of half side ``reach_px``."""
+    columns, rows = (np.rint(np.nan_to_num(axis)).astype(int) for axis in (x, y))
+    return np.array(
+        [
+            plane_[max(row - reach_px, 0) : row + reach_px + 1, max(column - reach_px, 0) : column + reach_px + 1].any()
+            for column, row in zip(columns, rows, strict=True)
+        ],
+        bool,
+    )
 
 
 def _in_dipole(candidates: Candidates, rules: Rejection) -> NDArray[np.bool_]:
@@ -193,6 +209,9 @@ class DetectAndMeasureDiaSourceConfig(  # type: ignore[call-arg]
     chi2PerSignalToNoise = pc.Field[float](
         doc="The limit on chi-squared grows by (this times S/N)².", default=Rejection().chi2_per_snr
     )
+    saturationReach = pc.Field[int](
+        doc="DiaSources this near to a saturated pixel are rejected [pixels].", default=Rejection().saturation_px
+    )
     minUsable = pc.Field[float](doc="Least part of the PSF on usable pixels.", default=Rejection().min_usable)
     dipoleRadius = pc.Field[float](
         doc="Opposite signs within this distance are a dipole [pixels].", default=Rejection().dipole_radius_px
@@ -209,6 +228,7 @@ class DetectAndMeasureDiaSourceConfig(  # type: ignore[call-arg]
             max_chi2=self.maxChi2,
             chi2_per_snr=self.chi2PerSignalToNoise,
             min_usable=self.minUsable,
+            saturation_px=self.saturationReach,
             dipole_radius_px=self.dipoleRadius,
             dipole_flux_ratio=self.dipoleFluxRatio,
         )
@@ -254,7 +274,9 @@ class DetectAndMeasureDiaSourceTask(pb.PipelineTask):
             PolynomialPsf.from_table(differencePsf),
             self.config.threshold,
         )
-        accepted = np.flatnonzero(real(candidates, self.config.rejection))
+        rules = self.config.rejection
+        saturated = near(plane(difference, "SAT"), candidates.x, candidates.y, rules.saturation_px)
+        accepted = np.flatnonzero(real(candidates, rules) & ~saturated)
         self.metadata["n_candidates"] = len(candidates)
         self.metadata["n_dia_sources"] = len(accepted)
         this = detector_row(visitSummary, detector)

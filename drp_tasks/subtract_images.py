@@ -49,7 +49,7 @@ class Pixels:
 
 @dataclass(frozen=True, eq=False)
 class Difference:
-    """Science minus matched template.
+    """Science minus matched template, on the science image's pixels.
 
     Parameters
     ----------
@@ -82,7 +82,7 @@ def subtract(
     *,
     order: int = 1,
     background_order: int = 1,
-    model_error: float = 0.01,
+    model_error: NDArray[np.floating] | float = 0.01,
     grow_px: int = 2,
 ) -> Difference | None:
     """Subtract a template from an image after matching it in PSF, flux and sky.
@@ -92,13 +92,15 @@ def subtract(
     Parameters
     ----------
     science, template
-        Images on the same pixels, in the same unit.
+        Images on the same pixels, in the same unit; the template may be wider by the same margin on each side, so that
+        sources at the edge find their light.
     x, y
         Positions of stamps for the kernel.
     order, background_order
         Orders of the kernel's and the sky's variation over the image.
     model_error
-        Error of the matched template as a fraction of its flux a pixel; added to the difference's variance.
+        Error of the matched template as a fraction of its flux a pixel, one or for each science pixel; added to the
+        difference's variance.
     grow_px
         By how much the template's unusable pixels grow, as the kernel spreads them.
 
@@ -107,30 +109,37 @@ def subtract(
     difference : `Difference` or `None`
         `None` if too few stamps are usable.
     """
-    template_flux = np.where(template.bad, 0, template.array).astype(np.float32)
-    bad = science.bad | (binary_dilation(template.bad, iterations=grow_px) if template.bad.any() else template.bad)
-    both = ~(science.bad | template.bad)
+    margin = (template.array.shape[0] - science.array.shape[0]) // 2
+    inner = tuple(slice(margin, margin + n) for n in science.array.shape)
+    missing = template.bad[inner]
+    both = ~(science.bad | missing)
     if not both.any():
         return None
-    science_noise, template_noise = (float(np.median(image.variance[both])) for image in (science, template))
+    science_noise, template_noise = (
+        float(np.median(variance[both])) for variance in (science.variance, template.variance[inner])
+    )
+    template_variance = np.where(missing, template_noise, template.variance[inner])
+    template_flux = np.where(template.bad, 0, template.array).astype(np.float32)
     fit = fit_kernel(
         np.where(science.bad, 0, science.array),
         template_flux,
-        variance=science.variance + np.where(template.bad, template_noise, template.variance),
+        variance=science.variance + template_variance,
         target_bad=science.bad,
         reference_bad=template.bad,
         x=x,
         y=y,
+        margin=margin,
         order=order,
         background_order=background_order,
-        model_error=model_error,
+        model_error=float(np.min(model_error)),
     )
     if fit is None:
         return None
-    matched = fit.kernel.apply(template_flux)
+    matched = fit.kernel.apply(template_flux, margin)
     whitening = decorrelation_kernel(fit.kernel.central_image, science_noise, template_noise)
+    bad = science.bad | (binary_dilation(template.bad, iterations=grow_px)[inner] if template.bad.any() else missing)
     array = convolve(np.where(bad, 0, science.array - matched), whitening)
-    variance = science.variance + fit.kernel.flux_ratio**2 * np.where(template.bad, template_noise, template.variance)
+    variance = science.variance + fit.kernel.flux_ratio**2 * template_variance
     faint = ~bad & (np.abs(matched) < np.sqrt(variance))
     pull = 1.4826 * float(np.median(np.abs(array[faint] / np.sqrt(variance[faint])))) if faint.any() else float("nan")
     variance = (variance + (model_error * matched) ** 2).astype(np.float32)
@@ -159,9 +168,15 @@ class SubtractImagesConnections(pb.PipelineTaskConnections, dimensions=("instrum
         dimensions=("instrument", "visit", "detector"),
     )
     template = ct.Input(
-        doc="Template on the same pixels.",
+        doc="Template on the same pixels and a border around them.",
         name="template_detector",
         storageClass="MaskedImageV2",
+        dimensions=("instrument", "visit", "detector"),
+    )
+    nImage = ct.Input(
+        doc="Number of visits that each pixel of the template is made of.",
+        name="template_detector_n_image",
+        storageClass="ImageV2",
         dimensions=("instrument", "visit", "detector"),
     )
     difference = ct.Output(
@@ -194,6 +209,11 @@ class SubtractImagesConfig(pb.PipelineTaskConfig, pipelineConnections=SubtractIm
     modelError = pc.Field[float](
         doc="Error of the matched template as a fraction of its flux in a pixel: PSF, WCS, interpolation.", default=0.01
     )
+    patchworkError = pc.Field[float](
+        doc="Added to it, times the relative difference, where the template is made of more or fewer visits than in "
+        "most of the detector: its PSF is another one there than the kernel was fitted to.",
+        default=0.25,
+    )
 
 
 class SubtractImagesTask(pb.PipelineTask):
@@ -212,17 +232,21 @@ class SubtractImagesTask(pb.PipelineTask):
             raise pb.AnnotatedPartialOutputsError.annotate(error, self, log=self.log) from error
         butlerQC.put(outputs, outputRefs)
 
-    def run(self, visitImage: li.MaskedImage, visitPsf: Table, sources: Table, template: li.MaskedImage) -> pb.Struct:
+    def run(
+        self, visitImage: li.MaskedImage, visitPsf: Table, sources: Table, template: li.MaskedImage, nImage: li.Image
+    ) -> pb.Struct:
         """Subtract.
 
         Parameters
         ----------
         visitImage, template
-            Images on the same pixels, nJy.
+            Images on the same pixels, nJy; the template is wider by a border.
         visitPsf
             PSF of the visit image as a table.
         sources
             Sources measured on the visit image.
+        nImage
+            Number of visits in each pixel of the template.
 
         Returns
         -------
@@ -244,7 +268,8 @@ class SubtractImagesTask(pb.PipelineTask):
             np.asarray(sources["y"], float)[chosen],
             order=self.config.kernelOrder,
             background_order=self.config.backgroundOrder,
-            model_error=self.config.modelError,
+            model_error=self.config.modelError
+            + self.config.patchworkError * patchwork(nImage.array, science.bad.shape),
         )
         if difference is None:
             raise TooFewStampsError(len(chosen))
@@ -253,6 +278,9 @@ class SubtractImagesTask(pb.PipelineTask):
         self.metadata["flux_ratio"] = difference.fit.kernel.flux_ratio
         self.metadata["pull"] = difference.pull
         planes = {name: plane(visitImage, name) for name in MASK_PLANES.names if name != "DETECTED"}
+        margin = (template.image.array.shape[0] - science.bad.shape[0]) // 2
+        inner = tuple(slice(margin, margin + n) for n in science.bad.shape)
+        planes["SAT"] = planes["SAT"] | plane(template, "SAT")[inner]
         planes["NO_DATA"] = planes["NO_DATA"] | (difference.pixels.bad & ~unusable(visitImage, _other_than_no_data()))
         return pb.Struct(
             difference=masked_image(
@@ -265,6 +293,27 @@ class SubtractImagesTask(pb.PipelineTask):
             differencePsf=difference.psf(PolynomialPsf.from_table(visitPsf)).to_table(),
             kernel=difference.fit.kernel.to_table(),
         )
+
+
+def patchwork(count: NDArray[np.integer], shape: tuple[int, int]) -> NDArray[np.floating]:
+    """Tell where a template is made of other visits than in most of the detector.
+
+    Parameters
+    ----------
+    count
+        Number of visits in each pixel of the template, maybe with a border; 0 where there is none.
+    shape
+        Rows and columns of the detector.
+
+    Returns
+    -------
+    difference : `numpy.ndarray`
+        Relative difference from the median number, of the detector's shape; 0 where there is no template.
+    """
+    margin = (count.shape[0] - shape[0]) // 2
+    inner = count[margin : margin + shape[0], margin : margin + shape[1]].astype(float)
+    usual = float(np.median(inner[inner > 0])) if (inner > 0).any() else 1.0
+    return np.where(inner > 0, np.abs(inner / usual - 1), 0.0)
 
 
 def stamp_sources(sources: Table, signal_to_noise: float, most: int) -> NDArray[np.int64]:

@@ -35,7 +35,7 @@ PULL_MAGNITUDES = ((18.0, 20.0), (20.0, 22.0), (22.0, 23.0), (23.0, 24.0))
 MIN_PATCHES = 6
 """Fewest patches whose scatter PA3 is taken over."""
 
-TRANSIENT_SIGNAL_TO_NOISE = ((4.0, 6.0), (6.0, 8.0), (8.0, 12.0), (12.0, 1e9))
+TRANSIENT_SIGNAL_TO_NOISE = ((4.0, 6.0), (6.0, 8.0), (8.0, 12.0), (12.0, np.inf))
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,8 +76,6 @@ class TransientSample:
 
     flux: Floats
     """Flux in nJy with which it shone in the visit."""
-    template_flux: Floats
-    """Its flux in nJy in the template: its mean over the template's visits, by their weights."""
     expected_error: Floats
     """Error in nJy of a faint point source's PSF flux there."""
     measured: Floats
@@ -91,14 +89,14 @@ class TransientSample:
         return cls(*(np.concatenate([np.zeros(0), *parts]) for parts in columns))
 
     @property
-    def change(self) -> Floats:
-        """Flux in nJy that the difference has."""
-        return self.flux - self.template_flux
+    def signal_to_noise(self) -> Floats:
+        """S/N of the PSF flux by truth."""
+        return self.flux / self.expected_error
 
     @property
     def found(self) -> Booleans:
-        """Whether there is a DiaSource of the right sign."""
-        return self.measured * self.change > 0
+        """Whether there is a positive DiaSource."""
+        return self.measured > 0
 
 
 def magnitude_bias(sample: BandSample, band: str) -> list[Metric]:
@@ -216,30 +214,25 @@ def zero_point_offsets(offset_mag: Floats, band: str) -> list[Metric]:
 
 
 def transient_completeness(sample: TransientSample) -> list[Metric]:
-    """Share [%] of the transients that have a DiaSource of the right sign, by S/N of the change in the difference.
+    """Share [%] of the transients that have a positive DiaSource, by S/N of their flux.
 
-    A transient that shone in the template's visits changes by less than its flux; ``diaCompletenessOwnFlux`` counts by
-    the S/N of the flux itself, and so includes what such a template loses.
+    What a template loses because the transient shone in its visits too is lost here as well.
     """
-    change = np.abs(sample.change) / sample.expected_error
-    own = sample.flux / sample.expected_error
-    result = [
-        _share("diaCompleteness", "", sample.found[change > 6], "transients whose change has S/N > 6"),
-        _share("diaCompletenessOwnFlux", "", sample.found[own > 6], "transients whose own flux has S/N > 6"),
-    ]
+    ratio = sample.signal_to_noise
+    detail = "transients by true S/N"
+    result = [_share("diaCompleteness", "", sample.found[ratio > 6], "transients of true S/N > 6 with a DiaSource")]
     for low, high in TRANSIENT_SIGNAL_TO_NOISE:
-        here = (change >= low) & (change < high)
-        name = f"diaCompleteness_{low:g}_{high:g}" if high < 1e9 else f"diaCompleteness_{low:g}"
-        result.append(_share(name, "", sample.found[here], "transients by S/N of their change"))
+        name = f"diaCompleteness_{low:g}_{high:g}" if np.isfinite(high) else f"diaCompleteness_{low:g}"
+        result.append(_share(name, "", sample.found[(ratio >= low) & (ratio < high)], detail))
     return result
 
 
 def transient_flux_pull(sample: TransientSample) -> Metric:
-    """Robust scatter of (DiaSource's flux - true change) / error over the transients that were found."""
-    found = sample.found & (np.abs(sample.change) > 6 * sample.expected_error)
+    """Robust scatter of (DiaSource's flux - true flux) / error over the transients that were found."""
+    found = sample.found & (sample.signal_to_noise > 6)
     if found.sum() < MIN_STARS:
         return Metric.unmeasurable("diaFluxPullSigma", "", f"{found.sum()} transients found", n=int(found.sum()))
-    pull = ((sample.measured - sample.change) / sample.measured_error)[found]
+    pull = ((sample.measured - sample.flux) / sample.measured_error)[found]
     return Metric("diaFluxPullSigma", "", robust_sigma(pull), "", int(found.sum()), detail="found, S/N > 6")
 
 

@@ -1,12 +1,12 @@
 """Truth and products paired, source by source: which true source is which object, which transient which DiaSource.
 
-Belongs here: matching on the sky, what an image could have shown at a place, what a template remembers.
+Belongs here: matching on the sky, what an image could have shown at a place.
 Doesn't: the metrics of the pairs (`drp_tasks.truth_comparison`), reading either side (`drp_tasks.truth_metrics`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import lsst.images as li
@@ -30,7 +30,7 @@ MATCH_ARCSEC = 0.5
 TRANSIENT_MATCH_ARCSEC = 0.6
 """A DiaSource this near to a transient that shines in its visit is that transient."""
 NOT_BOGUS_ARCSEC = 1.0
-"""A DiaSource this near to any transient, shining or remembered by the template, is not bogus."""
+"""A DiaSource this near to any transient, one left in the template included, is not bogus."""
 EDGE_PX = 12
 """Transients nearer to a detector's edge, where a PSF is cut, aren't expected."""
 
@@ -143,38 +143,6 @@ def _of_match(objects: Table, column: str, index: Integers) -> Floats:
     return values[index]
 
 
-def template_fluxes(
-    transients: Table, band: str, template_inputs: Mapping[tuple[int, str], Table], patches: Integers
-) -> dict[int, float]:
-    """Say how bright each transient is in the template: its mean flux over the template's visits, by their weights.
-
-    Parameters
-    ----------
-    transients
-        Truth: id, visit, mag, a row a visit in which the transient shines.
-    band
-        Band of the template.
-    template_inputs
-        The visits of each template by patch and band, with their weights.
-    patches
-        Patch of each row of ``transients``.
-
-    Returns
-    -------
-    fluxes : `dict` [`int`, `float`]
-        In nJy, by transient id, of those that are in it at all.
-    """
-    fluxes: dict[int, float] = {}
-    for row, patch in zip(transients, patches, strict=True):
-        inputs = template_inputs.get((int(patch), band))
-        if inputs is None:
-            continue
-        weight = np.asarray(inputs["weight"], float)
-        share = float(weight[np.asarray(inputs["visit"]) == row["visit"]].sum() / weight.sum())
-        fluxes[int(row["id"])] = fluxes.get(int(row["id"]), 0.0) + share * float(true_flux(row["mag"]))
-    return fluxes
-
-
 @dataclass(frozen=True, eq=False)
 class DifferenceImage:
     """The difference image of one detector-visit, and its PSF."""
@@ -185,9 +153,7 @@ class DifferenceImage:
     psf: PolynomialPsf
 
 
-def transient_sample(
-    difference: DifferenceImage, transients: Table, template_flux: Mapping[int, float], dia_sources: Table
-) -> TransientSample:
+def transient_sample(difference: DifferenceImage, transients: Table, dia_sources: Table) -> TransientSample:
     """Pair the transients that a difference image should show with its DiaSources.
 
     Parameters
@@ -196,8 +162,6 @@ def transient_sample(
         The difference image.
     transients
         Truth: id, ra, dec [deg], visit, mag, a row a visit in which the transient shines.
-    template_flux
-        Flux in nJy of transients in the template, by id.
     dia_sources
         DiaSources of any visits: visit, detector, ra, dec [deg], psfFlux, psfFluxErr [nJy].
 
@@ -222,7 +186,6 @@ def transient_sample(
     index, _ = match_sky(shining["ra"][rows], shining["dec"][rows], found["ra"], found["dec"], TRANSIENT_MATCH_ARCSEC)
     return TransientSample(
         flux=true_flux(np.asarray(shining["mag"], float)[rows]),
-        template_flux=np.array([template_flux.get(int(shining["id"][row]), 0.0) for row in rows], float),
         expected_error=error,
         measured=_of_match(found, "psfFlux", index),
         measured_error=_of_match(found, "psfFluxErr", index),
@@ -230,18 +193,9 @@ def transient_sample(
 
 
 def count_bogus(dia_sources: Table, transients: Table) -> int:
-    """Count the DiaSources that have no transient beside them, shining or remembered by the template."""
+    """Count the DiaSources that have no transient beside them, whether it shines in their visit or not."""
     index, _ = match_sky(dia_sources["ra"], dia_sources["dec"], transients["ra"], transients["dec"], NOT_BOGUS_ARCSEC)
     return int((index < 0).sum())
-
-
-def patches_of(table: Table, geometry: TangentSkyMap, tract: int) -> Integers:
-    """Return the patch of each position ra, dec [deg] of a tract, -1 outside of all."""
-    x, y = geometry.wcs(tract).all_world2pix(np.asarray(table["ra"], float), np.asarray(table["dec"], float), 0)
-    patch = np.full(len(table), -1, np.int64)
-    for candidate in range(geometry.patch_count):
-        patch[geometry.contains(candidate, x, y)] = candidate
-    return patch
 
 
 def true_flux(magnitude: Floats | float) -> Floats:

@@ -43,8 +43,6 @@ from drp_tasks.truth_matching import (
     DifferenceImage,
     band_samples,
     count_bogus,
-    patches_of,
-    template_fluxes,
     transient_sample,
 )
 
@@ -181,16 +179,6 @@ class TruthMetricsConnections(pb.PipelineTaskConnections, dimensions=("instrumen
         deferLoad=True,
         deferGraphConstraint=True,
     )
-    templateInputs = ct.Input(
-        doc="Visits and weights of the template coadds.",
-        name="template_coadd_input_summary",
-        storageClass="ArrowAstropy",
-        dimensions=("skymap", "tract", "patch", "band"),
-        multiple=True,
-        deferLoad=True,
-        deferGraphConstraint=True,
-        minimum=0,
-    )
     differences = ct.Input(
         doc="Difference images: where a transient could be seen.",
         name="difference_image",
@@ -254,7 +242,6 @@ class TruthMetricsTask(pb.PipelineTask):
             coadds=inputs["coadds"],
             coadd_psfs=inputs["coaddPsfs"],
             summaries=[handle.get() for handle in inputs["visitSummaries"]],
-            template_inputs=inputs.get("templateInputs", ()),
             differences=inputs.get("differences", ()),
             difference_psfs=inputs.get("differencePsfs", ()),
             dia_sources=inputs.get("diaSources"),
@@ -271,7 +258,6 @@ class TruthMetricsTask(pb.PipelineTask):
         coadds: Sequence[Readable],
         coadd_psfs: Sequence[Readable],
         summaries: Sequence[Table],
-        template_inputs: Sequence[Readable] = (),
         differences: Sequence[Readable] = (),
         difference_psfs: Sequence[Readable] = (),
         dia_sources: Table | None = None,
@@ -290,8 +276,6 @@ class TruthMetricsTask(pb.PipelineTask):
             Deep coadds and their PSFs, by (patch, band).
         summaries
             Visit summaries.
-        template_inputs
-            Input summaries of the templates, by (patch, band).
         differences, difference_psfs
             Difference images and their PSFs, by (visit, detector).
         dia_sources
@@ -313,14 +297,8 @@ class TruthMetricsTask(pb.PipelineTask):
         metrics = object_metrics(truth, primary, samples)
         metrics += zero_point_metrics(truth.visits, summaries)
         if dia_sources is not None:
-            inputs = {_patch_band(handle): handle.get() for handle in template_inputs}
-            patches = patches_of(truth.transients, geometry, tract)
-            in_template = {
-                band: template_fluxes(truth.transients, band, inputs, patches) for band in {band for _, band in inputs}
-            }
-            band_of = {int(summary["visit"][0]): str(summary["band"][0]) for summary in summaries}
             pairs = [
-                transient_sample(image, truth.transients, in_template.get(band_of[image.visit], {}), dia_sources)
+                transient_sample(image, truth.transients, dia_sources)
                 for image in _difference_images(differences, difference_psfs)
             ]
             metrics += dia_metrics(pairs, truth.transients, dia_sources, len(differences))

@@ -131,6 +131,15 @@ def test_a_transient_on_a_masked_column_is_rejected_and_beside_it_flagged():
     assert np.asarray(found["flag"]).all()
 
 
+def test_what_is_left_beside_a_saturated_star_is_rejected():
+    transients = Stars(np.array([100.0, 250.0]), np.array([100.0, 300.0]), np.array([2e4, 3e4]))
+    pixels, psf = difference_of(transients)
+    saturated = np.zeros(SHAPE, bool)
+    saturated[100, 107] = True
+    found = run_task(pixels, psf, {"SAT": saturated})
+    assert np.asarray(found["x"]) == pytest.approx([250], abs=0.5)
+
+
 def candidates(**columns):
     n = len(columns["x"])
     defaults = {"x_err": 0.1, "y_err": 0.1, "flux": 1000.0, "flux_err": 50.0, "chi2": 1.0, "usable": 1.0, "y": 0.0}

@@ -6,12 +6,13 @@ import pytest
 from astropy.table import Table
 
 from drp_tasks.alard_lupton import SpatialKernel
-from drp_tasks.images import plane, unusable
+from drp_tasks.images import plane, single_plane, unusable
 from drp_tasks.psf import PolynomialPsf
 from drp_tasks.subtract_images import (
     Pixels,
     SubtractImagesTask,
     TooFewStampsError,
+    patchwork,
     stamp_sources,
     subtract,
 )
@@ -59,6 +60,7 @@ def run_task(stars, science, template, config=None):
         visitPsf=psf_model(SHAPE, 4.8).to_table(),
         sources=table(stars),
         template=nanojansky_image(template.array, template.variance, wcs, {"NO_DATA": template.bad}),
+        nImage=single_plane(np.full(template.array.shape, 3, np.uint8)),
     )
 
 
@@ -105,6 +107,7 @@ def test_the_task_says_how_well_it_did_and_stores_kernel_and_psf():
         visitPsf=psf_model(SHAPE, 4.8).to_table(),
         sources=table(stars),
         template=nanojansky_image(template.array, template.variance, wcs),
+        nImage=single_plane(np.full(SHAPE, 3, np.uint8)),
     )
     assert task.metadata["flux_ratio"] == pytest.approx(1.0, rel=0.01)
     assert task.metadata["pull"] == pytest.approx(1.0, abs=0.03)
@@ -136,3 +139,31 @@ def test_stamps_are_the_brightest_unflagged_sources():
         }
     )
     assert list(stamp_sources(sources, 30.0, 2)) == [1, 2]
+
+
+def test_a_star_at_the_edge_finds_its_light_in_a_wider_template():
+    margin = 16
+    stars, science, _ = pair(6, extra=Stars(np.array([4.0]), np.array([150.0]), np.array([3e5])))
+    both = Stars(*(np.append(v, w) for v, w in zip((stars.x, stars.y, stars.flux), (4.0, 150.0, 3e5), strict=True)))
+    wide = (SHAPE[0] + 2 * margin, SHAPE[1] + 2 * margin)
+    truth = draw(Stars(both.x + margin, both.y + margin, both.flux), wide, 4.0)
+    template = Pixels(*observe(truth, 20.0, np.random.default_rng(7)), np.zeros(wide, bool))
+    difference = subtract(science, template, stars.x, stars.y)
+    pull = (difference.pixels.array / np.sqrt(difference.pixels.variance))[140:160, :14]
+    assert difference.pixels.array.shape == SHAPE
+    assert np.abs(pull).max() < 5
+
+
+def test_where_the_template_has_other_visits_its_flux_is_less_certain():
+    count = np.full((60, 60), 4)
+    count[:, :20], count[:10] = 3, 0
+    difference = patchwork(count, (40, 40))
+    assert difference[30, 5] == pytest.approx(0.25)
+    assert difference[30, 30] == 0.0
+    assert not patchwork(np.zeros((60, 60), int), (40, 40)).any()
+    stars, science, template = pair(8)
+    error = np.full(SHAPE, 0.01)
+    error[:, :100] = 0.1
+    plain, careful = (subtract(science, template, stars.x, stars.y, model_error=e).pixels for e in (0.01, error))
+    assert careful.variance[:, 100:] == pytest.approx(plain.variance[:, 100:], rel=1e-5)
+    assert careful.variance[:, :100].max() > 10 * plain.variance[:, :100].max()

@@ -17,9 +17,7 @@ from drp_tasks.truth_matching import (
     band_samples,
     count_bogus,
     match_objects,
-    patches_of,
     point_source_error,
-    template_fluxes,
     transient_sample,
     true_flux,
 )
@@ -112,14 +110,6 @@ def transients(rows):
     return Table({"id": number, "ra": ra, "dec": dec, "visit": visit, "band": ["r"] * len(ra), "mag": mag})
 
 
-def test_a_template_remembers_a_transient_by_the_weight_of_its_visits():
-    table = transients([(7, 50, 50, 11, 20.0), (7, 50, 50, 12, 21.0), (8, 300, 50, 11, 20.0)])
-    inputs = {(0, "r"): Table({"visit": [11, 12, 13], "weight": [2.0, 1.0, 1.0]})}
-    fluxes = template_fluxes(table, "r", inputs, patches_of(table, SKYMAP, 0))
-    assert set(fluxes) == {7}
-    assert fluxes[7] == pytest.approx(0.5 * float(true_flux(20.0)) + 0.25 * float(true_flux(21.0)))
-
-
 def difference():
     shape = (200, 400)
     masked = np.zeros(shape, bool)
@@ -150,9 +140,8 @@ def test_only_transients_that_a_difference_could_show_are_expected():
         [(1, 50, 50, VISIT, 21.0), (2, 255, 50, VISIT, 21.0), (3, 5, 50, VISIT, 21.0), (4, 90, 90, VISIT + 1, 21.0),
          (5, 150, 150, VISIT, 22.0)]
     )  # fmt: skip
-    sample = transient_sample(difference(), table, {1: 1000.0}, dia_sources([(50.5, 50, 13000.0), (90, 90, 5e3)]))
+    sample = transient_sample(difference(), table, dia_sources([(50.5, 50, 13000.0), (90, 90, 5e3)]))
     assert sample.flux == pytest.approx(true_flux(np.array([21.0, 22.0])))
-    assert list(sample.template_flux) == [1000.0, 0.0]
     assert list(sample.found) == [True, False]
 
 
