@@ -105,12 +105,13 @@ def test_pending_rows_come_in_the_order_of_messages_by_kind_and_day_obs(ledger):
     undated = {"rubin_butler": "dim_file", "rubin_sidecar": "", "name": "filters_dimensions.yaml"}
     record(ledger, received(0), received(1), received(2, **other_day), received(3, **undated))
 
-    def offsets(*kinds: Kind, day_obs: int | None = None) -> list[int]:
-        return [row.offset for row in ledger.pending(kinds, day_obs=day_obs, now=NOW)]
+    def offsets(*kinds: Kind, day_obs: int | None = None, undated: bool = False) -> list[int]:
+        return [row.offset for row in ledger.pending(kinds, day_obs=day_obs, undated=undated, now=NOW)]
 
     assert offsets(Kind.RAW) == [0, 1]
     assert offsets(*Kind) == [0, 1, 2, 3]
     assert offsets(*Kind, day_obs=20250520) == [2, 3]
+    assert offsets(*Kind, undated=True) == [3]
 
 
 def test_what_waits_is_not_pending_until_its_time_has_come(ledger):
