@@ -15,7 +15,8 @@ import sep
 from scipy.ndimage import gaussian_filter, maximum_filter, uniform_filter
 
 FILL_REACH_PX = 3
-SOURCE_GROWTH_PX = 4
+SOURCE_BOX_PX, SOURCE_SIGMA, SOURCE_GROWTH_PX = 3, 4.0, 4
+"""A source stands out by so many standard deviations of a box's mean; lower, and masking noise biases the sky."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,8 +68,9 @@ def fit_background(image: np.ndarray, masked: np.ndarray, box_px: int) -> Backgr
 
 
 def source_mask(image: np.ndarray, background: Background) -> np.ndarray:
-    """Return where a source stands out of a first sky: 3-sigma means of 3 x 3 pixels, grown by `SOURCE_GROWTH_PX`."""
-    raised: np.ndarray = uniform_filter(image - background.level, 3, mode="nearest") > background.noise
+    """Return where means of 3 x 3 pixels stand out of a first sky, grown by `SOURCE_GROWTH_PX` pixels."""
+    means = uniform_filter(image - background.level, SOURCE_BOX_PX, mode="nearest")
+    raised: np.ndarray = means > SOURCE_SIGMA / SOURCE_BOX_PX * background.noise
     grown: np.ndarray = maximum_filter(raised, size=2 * SOURCE_GROWTH_PX + 1, mode="nearest")
     return grown
 
