@@ -6,7 +6,8 @@ with comparisons and the report. Doesn't: deciding anything, HTML (`validation.r
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 
 from rich.table import Table as RichTable
@@ -87,7 +88,7 @@ def remark(row: Row) -> str:
 
 
 def scorecard_table(scorecard: Scorecard) -> RichTable:
-    """Render a scorecard for the terminal.
+    """Render a scorecard for the terminal: bands that nobody could measure on one line, remarks where all isn't well.
 
     Parameters
     ----------
@@ -108,16 +109,16 @@ def scorecard_table(scorecard: Scorecard) -> RichTable:
     table.add_column("n", justify="right")
     table.add_column("verdict", no_wrap=True)
     table.add_column("remarks", overflow="fold")
-    for row in scorecard.rows:
+    for row, bands in _condensed(scorecard.rows):
         table.add_row(
             row.metric,
-            row.band,
+            bands,
             number_text(row.value, row.unit),
             limit_text(row.kind, row.design),
             limit_text(row.kind, row.minimum),
             str(row.n) if row.n else "",
             Text(verdict_text(row.verdict), style=STYLES[row.verdict]),
-            Text(remark(row)),
+            Text("" if row.verdict is Verdict.PASSED else remark(row)),
         )
     return table
 
@@ -162,6 +163,17 @@ def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]], right: Se
     rule = ["--:" if position in right else ":--" for position in range(len(head))]
     lines = [head, rule, *rows]
     return "\n".join(f"| {' | '.join(_cell(cell) for cell in line)} |" for line in lines)
+
+
+def _condensed(rows: Iterable[Row]) -> Iterator[tuple[Row, str]]:
+    """Give rows and their bands, with neighbouring bands of a metric as one if none of them has a number."""
+    for _, same in itertools.groupby(rows, key=lambda row: (row.metric, None if row.value is None else row.band)):
+        together = list(same)
+        alike = {(row.standing, row.holds, row.minimum) for row in together}
+        if len(alike) == 1:
+            yield together[0], " ".join(row.band for row in together)
+        else:
+            yield from ((row, row.band) for row in together)
 
 
 def _cell(text: str) -> str:

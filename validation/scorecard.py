@@ -17,6 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from planning.release import Threshold, Waiver
 from resources.errors import Rejected
+from validation.bands import bands_in
 from validation.metrics import Measurement
 from validation.thresholds import Limit, Standing, standing_of
 
@@ -198,9 +199,9 @@ def judge(thresholds: Sequence[Threshold], measurements: Iterable[Measurement], 
     for threshold in thresholds:
         bands = by_metric.get(threshold.metric, {})
         # A threshold for any band leaves out those that have one of their own.
-        wanted = threshold.bands or [band for band in bands if (threshold.metric, band) not in named]
+        wanted = threshold.bands or bands_in(band for band in bands if (threshold.metric, band) not in named)
         if not wanted and not bands:
-            wanted = [""]
+            wanted = ("",)
         rows += [_row(threshold, band, bands.get(band)) for band in wanted]
     judged = {(row.metric, row.band) for row in rows}
     unjudged = [m for bands in by_metric.values() for m in bands.values() if (m.metric, m.band) not in judged]

@@ -5,11 +5,12 @@ from matplotlib import rcParams
 from PIL import Image
 
 from resources.errors import Rejected
+from validation.bands import bands_in
 from validation.figures import coadds, difference, stellar_locus, truth
 from validation.figures.index import read_index
 from validation.figures.inputs import InputMissing, Mosaic, ReleaseTract, SkyMapCut, place_of
 from validation.figures.registry import draw, figure_names
-from validation.figures.style import BAND_COLOURS, BAND_MARKERS, PICTURE_BYTES, THUMBNAIL_BYTES, bands_in, canvas, save
+from validation.figures.style import BAND_COLOURS, BAND_MARKERS, PICTURE_BYTES, THUMBNAIL_BYTES, canvas, save
 from validation.metrics import Measurement
 
 
@@ -41,7 +42,11 @@ def test_pictures_and_thumbnails_keep_within_their_sizes(drawn):
 
 def test_the_index_tells_what_the_folder_holds(drawn):
     assert read_index(drawn.folder) == drawn
-    assert {figure.name for figure in drawn.of_product("deep_coadd")} == {"deep_coadd_colour", "deep_coadd_bands"}
+    assert {figure.name for figure in drawn.of_product("deep_coadd")} == {
+        "deep_coadd_colour",
+        "deep_coadd_close_up",
+        "deep_coadd_bands",
+    }
 
 
 def test_a_folder_without_an_index_is_rejected(tmp_path):
@@ -73,7 +78,10 @@ def test_drawing_leaves_the_process_settings_alone(release_repository, tmp_path)
 
 def test_bands_are_told_apart_by_marker_as_well_as_by_colour():
     assert len(set(BAND_COLOURS.values())) == len(set(BAND_MARKERS.values())) == 6
-    assert bands_in(["i", "w", "g", "i", "u"]) == ("u", "g", "i", "w")
+
+
+def test_bands_are_shown_by_wavelength():
+    assert bands_in(["i", "w", "g", "i", "u", ""]) == ("", "u", "g", "i", "w")
 
 
 def test_a_picture_that_does_not_compress_still_fits(tmp_path):
@@ -199,6 +207,16 @@ def test_a_coadd_is_drawn_with_holes_and_in_any_number_of_bands():
     assert len(coadds.band_coadds(mosaics).axes) == 6
     assert len(coadds.band_coadds({"r": mosaics["r"]}).axes) == 1
     assert len(coadds.colour_coadd(mosaics).axes) == 1
+
+
+def test_a_core_that_one_band_lacks_is_as_bright_as_the_others():
+    planes = np.random.default_rng(3).normal(0, 1, (3, 30, 30))
+    planes[:, 10:14, 10:14] = 500.0
+    planes[0, 11, 11] = np.nan
+    picture = coadds.colour_picture(*planes).astype(float)
+    assert picture[11, 11].mean() == pytest.approx(picture[12, 12].mean(), rel=0.1)
+    assert picture[11, 11].min() > 100
+    assert picture[20:, 20:].mean() < 20
 
 
 def test_depth_is_drawn_where_the_map_knows_it():

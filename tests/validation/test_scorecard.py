@@ -166,6 +166,17 @@ def test_the_terminal_shows_values_limits_verdicts_and_the_summary():
         assert text in shown
 
 
+def test_bands_that_nobody_could_measure_share_a_line_in_the_terminal():
+    unmeasured = [measured(None, band=band, detail="too few stars") for band in "irg"]
+    scorecard = judge([threshold()], [*unmeasured, measured(4.0, band="u")], "demo")
+    console = Console(file=io.StringIO(), width=120)
+    console.print(scorecard_table(scorecard))
+    lines = [line for line in console.file.getvalue().splitlines() if "PA1" in line]
+    assert len(lines) == 2
+    assert "g r i" in lines[1]
+    assert len(scorecard.rows) == 4
+
+
 def test_square_brackets_in_a_detail_are_not_taken_for_markup():
     scorecard = judge([threshold()], [measured(6.0, detail="mag in [17, 21]")], "demo")
     console = Console(file=io.StringIO(), width=160)

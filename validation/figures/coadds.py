@@ -11,15 +11,45 @@ import numpy as np
 from astropy.visualization import make_lupton_rgb
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
+from validation.bands import bands_in
 from validation.figures.inputs import InputMissing, Mosaic, ReleaseTract, SkyMapCut
 from validation.figures.recipe import Recipe
-from validation.figures.style import INK, SEQUENTIAL, bands_in, canvas, colour_bar, picture_panel, styled
+from validation.figures.style import INK, SEQUENTIAL, canvas, colour_bar, picture_panel, styled
 from validation.residuals import robust_width
 
 _BLUE_GREEN_RED = "gri"
+_GAINS = (0.8, 1.0, 1.35)
+_SATURATION = 1.5
+CLOSE_UP_HALF_PIXELS = 175
 _NICE_BARS_ARCSEC = (1, 2, 5, 10, 30, 60, 120, 300, 600, 1200, 3600)
+
+
+def colour_picture(red: np.ndarray, green: np.ndarray, blue: np.ndarray) -> np.ndarray:
+    """Make a colour picture of three images, bright and faint at once.
+
+    Parameters
+    ----------
+    red, green, blue
+        Images (rows, columns) in nJy; NaN where nothing is known.
+
+    Returns
+    -------
+    numpy.ndarray
+        (rows, columns, 3), uint8: Lupton's asinh stretch (PASP 116, 133), black below the sky's noise. Where a colour
+        is unknown, as in saturated cores, it is as bright as the others.
+    """
+    # Stars have more flux in i than in g: gains make their common colour white.
+    planes = np.stack(
+        [gain * (plane - np.nanmedian(plane)) for gain, plane in zip(_GAINS, (red, green, blue), strict=True)]
+    )
+    noise = robust_width(planes[1])
+    planes = np.where(np.isfinite(planes), planes, np.nanmean(planes, axis=0))
+    picture = make_lupton_rgb(*np.nan_to_num(planes), minimum=0.5 * noise, stretch=10 * noise, Q=8).astype(float)
+    grey = picture.mean(axis=2, keepdims=True)
+    return np.clip(grey + _SATURATION * (picture - grey), 0, 255).astype(np.uint8)
 
 
 @styled
@@ -33,14 +63,7 @@ def colour_coadd(bands: Mapping[str, Mosaic], *, scope: str = "") -> Figure:
     scope
         Which tract.
     """
-    red, green, blue = (bands[band].pixels for band in reversed(_BLUE_GREEN_RED))
-    noise = robust_width(green)
-    # Equal flux densities make a galaxy look red: the bluest band is lifted to the sky's usual colour.
-    scaled = [
-        np.nan_to_num(plane - np.nanmedian(plane)) * gain
-        for plane, gain in zip((red, green, blue), (0.8, 1.0, 1.4), strict=True)
-    ]
-    picture = make_lupton_rgb(*scaled, minimum=-1.5 * noise, stretch=12 * noise, Q=9)
+    picture = colour_picture(*(bands[band].pixels for band in reversed(_BLUE_GREEN_RED)))
     figure, ((axes,),) = canvas(
         f"Deep coadd, gri{scope}",
         width=6.4,
@@ -50,6 +73,27 @@ def colour_coadd(bands: Mapping[str, Mosaic], *, scope: str = "") -> Figure:
     axes.imshow(picture, origin="lower", interpolation="nearest")
     picture_panel(axes)
     _scale_bar(axes, bands[_BLUE_GREEN_RED[1]], "white")
+    return figure
+
+
+@styled
+def close_up(red: np.ndarray, green: np.ndarray, blue: np.ndarray, arcsec_per_pixel: float | None) -> Figure:
+    """Draw a small part of the coadd in colour, pixel by pixel.
+
+    Parameters
+    ----------
+    red, green, blue
+        The same part (rows, columns) in i, r and g, nJy.
+    arcsec_per_pixel
+        None if unknown.
+    """
+    mosaic = Mosaic(green, arcsec_per_pixel, 1, 1)
+    scale = f", {arcsec_per_pixel:.2g} arcsec" if arcsec_per_pixel else ""
+    side = f"{green.shape[1]} × {green.shape[0]} pixels{scale}"
+    figure, ((axes,),) = canvas("Deep coadd, gri, close up", width=6.4, height=6.9, subtitle=side)
+    axes.imshow(colour_picture(red, green, blue), origin="lower", interpolation="nearest")
+    picture_panel(axes)
+    _scale_bar(axes, mosaic, "white")
     return figure
 
 
@@ -113,21 +157,23 @@ def depth_maps(bands: Mapping[str, SkyMapCut], *, scope: str = "") -> Figure:
     scope
         Which tract.
     """
-    figure, panels, names = _panels(f"Depth{scope}", bands, 1.15)
-    low, high = np.nanpercentile(np.concatenate([cut.pixels.ravel() for cut in bands.values()]), (2, 98))
+    figure, panels, names = _panels(f"Depth{scope}", bands, 0.95)
+    medians = {band: float(np.nanmedian(cut.pixels)) for band, cut in bands.items()}
+    relative = {band: cut.pixels - medians[band] for band, cut in bands.items()}
+    low, high = np.nanpercentile(np.concatenate([depth.ravel() for depth in relative.values()]), (2, 98))
     for axes, band in zip(panels, names, strict=True):
         cut = bands[band]
         edges = (cut.ra[0], cut.ra[-1], cut.dec[0], cut.dec[-1])
         shown = axes.imshow(
-            cut.pixels, origin="lower", extent=edges, cmap=SEQUENTIAL, vmin=low, vmax=high, interpolation="nearest"
+            relative[band], origin="lower", extent=edges, cmap=SEQUENTIAL, vmin=low, vmax=high, interpolation="nearest"
         )
         axes.grid(False)
         axes.set(xlabel="right ascension [deg]", ylabel="declination [deg]")
         axes.invert_xaxis()
         axes.set_aspect(1 / np.cos(np.radians(np.mean(cut.dec))))
-        axes.set_title(f"{band}   median {np.nanmedian(cut.pixels):.2f} mag", fontsize=9.5)
+        axes.set_title(f"{band}   median {medians[band]:.2f} mag", fontsize=9.5)
         axes.locator_params(nbins=4)
-    colour_bar(figure, shown, panels, "5σ depth [AB mag]")
+    colour_bar(figure, shown, panels, "5σ depth − band's median [mag]")
     return figure
 
 
@@ -165,9 +211,19 @@ def _scale_bar(axes: Axes, mosaic: Mosaic, colour: str) -> None:
     length = min(_NICE_BARS_ARCSEC, key=lambda nice: abs(np.log(nice / wanted)))
     pixels = length / mosaic.arcsec_per_pixel
     x, y = 0.04 * width, 0.04 * height
-    axes.plot([x, x + pixels], [y, y], color=colour, linewidth=2, solid_capstyle="butt")
+    halo = [withStroke(linewidth=3, foreground="black" if colour == "white" else "white")]
+    axes.plot([x, x + pixels], [y, y], color=colour, linewidth=2, solid_capstyle="butt", path_effects=halo)
     text = f"{length}″" if length < 60 else f"{length // 60}′"
-    axes.text(x + pixels / 2, y + 0.012 * height, text, color=colour, ha="center", va="bottom", fontsize=9)
+    axes.text(
+        x + pixels / 2,
+        y + 0.015 * height,
+        text,
+        color=colour,
+        ha="center",
+        va="bottom",
+        fontsize=9,
+        path_effects=halo,
+    )
 
 
 def _mosaics(tract: ReleaseTract, product: str) -> dict[str, Mosaic]:
@@ -178,10 +234,21 @@ def _scope(tract: ReleaseTract) -> str:
     return f", tract {tract.tract}"
 
 
-def _draw_colour(tract: ReleaseTract) -> Figure:
+def _need_colours(tract: ReleaseTract) -> None:
     lacking = sorted(set(_BLUE_GREEN_RED) - set(tract.bands("deep_coadd")))
     if lacking:
         raise InputMissing(f"there is no deep_coadd in {', '.join(lacking)}")
+
+
+def _draw_close_up(tract: ReleaseTract) -> Figure:
+    _need_colours(tract)
+    cuts = [tract.middle("deep_coadd", band, CLOSE_UP_HALF_PIXELS) for band in reversed(_BLUE_GREEN_RED)]
+    red, green, blue = (cut.pixels for cut in cuts)
+    return close_up(red, green, blue, cuts[1].arcsec_per_pixel)
+
+
+def _draw_colour(tract: ReleaseTract) -> Figure:
+    _need_colours(tract)
     mosaics = {band: tract.mosaic("deep_coadd", band, 720) for band in _BLUE_GREEN_RED}
     if len({mosaic.pixels.shape for mosaic in mosaics.values()}) > 1:
         raise InputMissing("the bands of deep_coadd cover different patches")
@@ -204,6 +271,13 @@ RECIPES = (
         "Look for satellites that survived clipping, haloes cut by the background, seams between patches.",
         "deep_coadd",
         _draw_colour,
+    ),
+    Recipe(
+        "deep_coadd_close_up",
+        "Deep coadd, close up",
+        "The middle of the innermost patch, pixel by pixel: shapes of stars, residues of cosmic rays, blends.",
+        "deep_coadd",
+        _draw_close_up,
     ),
     Recipe(
         "deep_coadd_bands",

@@ -16,7 +16,7 @@ from astropy.table import Table, vstack
 from lsst.daf.butler import Butler, DatasetRef, MissingDatasetTypeError
 from lsst.images import Box
 
-from validation.figures.style import bands_in
+from validation.bands import bands_in
 from validation.metrics import Measurement, read_metrics
 
 _SLOT = re.compile(r"(?:R(?P<raft_y>\d)(?P<raft_x>\d)_)?S(?P<y>\d)(?P<x>\d)$")
@@ -79,6 +79,8 @@ class ReleaseTract:
         Whose visits.
     most_visits
         Visit tables read at most, evenly spread over the survey: a figure of thousands of visits shows no more.
+    most_patches
+        Patches a mosaic shows at most.
     """
 
     butler: Butler
@@ -171,7 +173,7 @@ class ReleaseTract:
         return bands_in(str(ref.dataId["band"]) for ref in self.refs(dataset_type))
 
     def mosaic(self, dataset_type: str, band: str, size: int = 600) -> Mosaic:
-        """Put the images of a band's patches side by side, binned to about ``size`` pixels; the innermost if many.
+        """Put the images of a band's patches side by side, binned to at most ``size`` pixels; the innermost if many.
 
         Parameters
         ----------
@@ -183,7 +185,7 @@ class ReleaseTract:
             Pixels of the longer side, at most.
         """
         everything = self.refs(dataset_type, band=band)
-        refs = self._innermost(everything)
+        refs = self._innermost(everything)[: self.most_patches]
         boxes = [self.butler.get(ref.makeComponentRef("bbox")) for ref in refs]
         x0, y0 = min(box.x.start for box in boxes), min(box.y.start for box in boxes)
         width, height = max(box.x.stop for box in boxes) - x0, max(box.y.stop for box in boxes) - y0
@@ -203,6 +205,24 @@ class ReleaseTract:
             count += np.bincount(flat, minlength=total.size).reshape(total.shape)
         pixels = np.where(count > 0, total / np.maximum(count, 1), np.nan)
         return Mosaic(pixels, scale * factor if scale else None, len(refs), len(everything))
+
+    def middle(self, dataset_type: str, band: str, half: int) -> Mosaic:
+        """Read the middle of the innermost patch, unbinned.
+
+        Parameters
+        ----------
+        dataset_type
+            Images of patches in tract pixels.
+        band
+            Of them.
+        half
+            Half the side, pixels; less where the patch is smaller.
+        """
+        refs = self._innermost(self.refs(dataset_type, band=band))
+        box = self.butler.get(refs[0].makeComponentRef("bbox"))
+        x, y = (box.x.start + box.x.stop - 1) / 2, (box.y.start + box.y.stop - 1) / 2
+        reach = min(half, (min(box.shape) - 1) // 2)
+        return Mosaic(self.cutout(refs[0], x, y, reach), self._arcsec_per_pixel(refs[0], box), 1, len(refs))
 
     def cutout(self, ref: DatasetRef, x: float, y: float, half: int) -> np.ndarray:
         """Read a square around a pixel; NaN beyond the image's edge.
@@ -272,13 +292,12 @@ class ReleaseTract:
         return {detector: (x - left, y - low) for detector, (x, y) in known.items()}
 
     def _innermost(self, refs: list[DatasetRef]) -> list[DatasetRef]:
-        if len(refs) <= self.most_patches:
-            return refs
+        """Order patches from the middle of the tract outwards."""
         records = self.butler.query_dimension_records("patch", skymap=self.skymap, tract=self.tract, limit=None)
         cells = {int(record.id): (record.cell_x, record.cell_y) for record in records}
         centre = np.mean(list(cells.values()), axis=0)
         distance = {patch: float(np.abs(np.asarray(cell) - centre).max()) for patch, cell in cells.items()}
-        return sorted(refs, key=lambda ref: distance[int(ref.dataId["patch"])])[: self.most_patches]
+        return sorted(refs, key=lambda ref: distance[int(ref.dataId["patch"])])
 
     def _plane(self, ref: DatasetRef, **parameters: Any) -> Any:
         """Read the image plane, of a masked image too."""

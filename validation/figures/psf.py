@@ -82,7 +82,7 @@ def _draw_shapes(axes: Axes, stars: Table) -> None:
                 label=f"{band} δ{component.lower()}  σ = {robust_width(values):.4f}",
             )
     axes.axvline(0, color=WARNING, linewidth=0.8)
-    axes.set(xlabel="star − model ellipticity", ylabel="density", yticks=[])
+    axes.set(xlabel="star − model ellipticity", yticks=[])
     axes.legend(fontsize=7, loc="upper left", handlelength=1.2)
     axes.set_ylim(top=axes.get_ylim()[1] * 1.5)
 

@@ -71,7 +71,7 @@ def stellar_locus(stars: Table, width: Measurement | None = None) -> Figure:
     colours.scatter(g_r[used], r_i[used], s=size, color=ACCENT, alpha=0.7, linewidths=0)
     ends = np.array(BLUE_PART)
     colours.plot(ends, SLOPE * ends + INTERCEPT, color=WARNING, label="r−i = 0.483 (g−r) − 0.042")
-    colours.set(xlabel="g − r [mag]", ylabel="r − i [mag]", xlim=(-0.6, 2.0), ylim=(-0.5, 2.2))
+    colours.set(xlabel="g − r [mag]", ylabel="r − i [mag]", xlim=_limits(g_r, -0.1, 1.3), ylim=_limits(r_i, -0.2, 0.8))
     colours.legend(loc="upper left")
     distance = (r_i - SLOPE * g_r - INTERCEPT)[used] / np.hypot(1, SLOPE) * 1000
     across.hist(distance, bins=np.arange(-100, 101, 8.0), color=ACCENT, alpha=0.75)
@@ -80,6 +80,14 @@ def stellar_locus(stars: Table, width: Measurement | None = None) -> Figure:
     if width is not None:
         across.set_title(f"{width.metric} {number_text(width.value, width.unit)}", color=INK)
     return figure
+
+
+def _limits(values: np.ndarray, low: float, high: float) -> tuple[float, float]:
+    """Widen usual limits so that nearly all values are within."""
+    if not len(values):
+        return low, high
+    least, most = np.percentile(values, (0.5, 99.5))
+    return min(low, float(least) - 0.1), max(high, float(most) + 0.1)
 
 
 def _selection(stars: Table) -> str:

@@ -24,13 +24,13 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from PIL import Image
 
+from validation.bands import bands_in
+
 PICTURE_BYTES = 200_000
 """Largest picture: a report with fifty of them still opens at once."""
 
 THUMBNAIL_BYTES = 12_000
 """Largest thumbnail: it is kept in Dagster's event log."""
-
-BAND_ORDER = "ugrizy"
 
 BAND_COLOURS: Mapping[str, str] = MappingProxyType(
     {"u": "#0072B2", "g": "#009E73", "r": "#D55E00", "i": "#CC79A7", "z": "#B8860B", "y": "#56463A"}
@@ -145,17 +145,6 @@ def canvas(
     if subtitle:
         axes[0, 0].set_title(subtitle, fontsize=9, color=FAINT)
     return figure, axes
-
-
-def bands_in(bands: Iterable[str]) -> tuple[str, ...]:
-    """Order the distinct bands by wavelength; unknown ones last.
-
-    Parameters
-    ----------
-    bands
-        In any order, repeated or not.
-    """
-    return tuple(sorted(set(bands), key=lambda b: (BAND_ORDER.find(b) if b in BAND_ORDER else len(BAND_ORDER), b)))
 
 
 def band_colour(band: str) -> str:

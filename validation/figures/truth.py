@@ -15,9 +15,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from validation.bands import bands_in
 from validation.figures.inputs import InputMissing
 from validation.figures.recipe import Recipe
-from validation.figures.style import ACCENT, FAINT, band_colour, band_legend, band_marker, bands_in, canvas, styled
+from validation.figures.style import ACCENT, FAINT, band_colour, band_legend, band_marker, canvas, styled
 from validation.metrics import Measurement
 from validation.rendering import number_text
 
@@ -49,6 +50,9 @@ PANELS: Mapping[str, Panel] = MappingProxyType(
     }
 )
 """What is shown of each kind, in this order."""
+
+_LEAST_WIDTH = 4.0
+"""Of a panel, in magnitudes or S/N."""
 
 LIMITS: Mapping[str, float] = MappingProxyType({"m50": 50.0, "m90": 90.0})
 """Metrics that are a magnitude at which the completeness has a value, in per cent."""
@@ -126,6 +130,9 @@ def truth_comparison(bins: Iterable[BinnedValue], measurements: Iterable[Measure
             _draw_limits(axes, limits)
         if panel.is_share:
             axes.set_ylim(-4, 106)
+        left, right = axes.get_xlim()
+        widen = max(0.0, _LEAST_WIDTH - (right - left)) / 2
+        axes.set_xlim(left - widen, right + widen)
         axes.set(xlabel=panel.x_label, ylabel=panel.y_label, title=panel.title)
     band_legend(figure, [b for b in (*(b.band for b in bins), *(m.band for m in limits)) if b])
     said = _numbers(measurements)
