@@ -10,6 +10,9 @@ from contextlib import contextmanager
 from typing import Any
 
 import dagster as dg
+from dagster._core.definitions.asset_checks.asset_check_evaluation import (
+    AssetCheckEvaluationTargetMaterializationData,
+)
 
 from resources.errors import OperatorError, Retriable
 
@@ -69,11 +72,24 @@ def log_check(
             check_name=name,
             passed=passed,
             metadata=dict(metadata),
+            target_materialization_data=_latest_materialization(context, key, partition),
             severity=severity,
             partition=partition,
             description=description,
         )
     )
+
+
+def _latest_materialization(
+    context: dg.AssetExecutionContext, key: dg.AssetKey, partition: str | None
+) -> AssetCheckEvaluationTargetMaterializationData | None:
+    """Say what was checked: automation takes a check of an older materialisation for one that hasn't run."""
+    partitions = None if partition is None else [partition]
+    found = context.instance.fetch_materializations(dg.AssetRecordsFilter(key, asset_partitions=partitions), limit=1)
+    if not found.records:
+        return None
+    record = found.records[0]
+    return AssetCheckEvaluationTargetMaterializationData(record.storage_id, record.run_id, record.timestamp)
 
 
 @contextmanager

@@ -57,15 +57,15 @@ def _ingest(site: Site, context: dg.AssetExecutionContext, day_obs: int | None) 
         report: IngestReport = ingest_pending(
             open_butler(site.butler, writeable=True), ledger, site.arrivals, day_obs, undated=day_obs is None
         )
-        summary = ledger.by_day_obs()[day_obs]
+        summary = ledger.by_day_obs().get(day_obs)
     finally:
         ledger.close()
     for problem in report.problems:
         context.log.warning(f"{problem.did} {problem.state}: {problem.reason}")
     return {
         "datasets ingested now": report.datasets,
-        "messages ingested": summary.counts[State.INGESTED],
-        "messages waiting": summary.counts[State.WAITING],
-        "messages quarantined": summary.counts[State.QUARANTINED],
-        "bytes announced": summary.bytes,
+        "messages ingested": summary.counts[State.INGESTED] if summary else 0,
+        "messages waiting": summary.counts[State.WAITING] if summary else 0,
+        "messages quarantined": summary.counts[State.QUARANTINED] if summary else 0,
+        "bytes announced": summary.bytes if summary else 0,
     }

@@ -89,19 +89,19 @@ def build_arrivals_sensor(site: Site, raw: dg.AssetKey, products: dg.AssetKey) -
         ledger = Ledger(site.ledger)
         try:
             result = drain(site.kafka, site.arrivals, ledger)
+            news = f"{result.rows} new messages, {result.lag} still in Kafka"
+            for notice in result.notices:
+                context.log.warning(notice)
         except OperatorError as error:
-            # The log says what to mend; the next tick tries again, and what Kafka holds is safe there.
-            context.log.error(str(error))
-            return dg.SkipReason(str(error))
-        finally:
-            summaries = ledger.by_day_obs()
-            ledger.close()
-        for notice in result.notices:
-            context.log.warning(notice)
+            # What Kafka holds is safe there until the next tick; what the ledger holds can be ingested meanwhile.
+            news = str(error)
+            context.log.error(news)
+        summaries = ledger.by_day_obs()
+        ledger.close()
         now = dt.datetime.now(dt.UTC)
         due = due_ingests(summaries.values(), ingests_in_progress(context.instance), now, site.arrivals.quiescent_s)
         if not due:
-            return dg.SkipReason(f"{result.rows} new messages, {result.lag} still in Kafka; nothing is due")
+            return dg.SkipReason(f"{news}; nothing is due")
         return dg.SensorResult(
             run_requests=[
                 dg.RunRequest(
