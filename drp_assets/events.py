@@ -89,7 +89,9 @@ def _latest_materialization(
     if not found.records:
         return None
     record = found.records[0]
-    return AssetCheckEvaluationTargetMaterializationData(record.storage_id, record.run_id, record.timestamp)
+    return AssetCheckEvaluationTargetMaterializationData(
+        storage_id=record.storage_id, run_id=record.run_id, timestamp=record.timestamp
+    )
 
 
 @contextmanager
