@@ -65,6 +65,7 @@ def _find_or_submit(context: reattach.StepContext, request: StepRequest) -> Hand
     if handle is not None:
         if watch.look(handle).state == "DELETED":
             context.log.info(f"{name} had been cancelled; it goes on where it stopped")
+            request.provenance_path.unlink(missing_ok=True)
             handle = watch.restart(handle)
         context.log.info(f"{name} was submitted before: watching it again ({handle.wms_id})")
         reattach.record_reattachment(context, handle)

@@ -152,10 +152,18 @@ def start(state: Path, *, idle_s: float = IDLE_S) -> None:
             return
         command = [sys.executable, "-m", "launchers.warm", str(state), str(idle_s)]
         environment = dict(os.environ) | _SINGLE_THREADED
+        # Each command brings its own; the first caller's is nobody else's business.
+        environment.pop("PYTHONPATH", None)
         server = start_detached(command, state / "warm.log", environment=environment)
         deadline = time.monotonic() + 20.0
         while server.is_alive and time.monotonic() < deadline and not _is_there(state):
             time.sleep(0.02)
+
+
+def stop(state: Path) -> None:
+    """Let the warm process end, in a moment; commands that run go on."""
+    for address in state.absolute().glob("warm-*.address"):
+        address.unlink(missing_ok=True)
 
 
 def _is_there(state: Path) -> bool:
@@ -286,9 +294,10 @@ def _keep(connection: socket.socket) -> None:
     """Fork the worker, pass signals on to it, report its end."""
     os.setsid()
     try:
+        connection.sendall(warm_client.READY + b"\n")
         command, descriptors = warm_client.receive_command(connection)
-    except (ConnectionError, struct.error, ValueError):
-        return  # somebody only looked whether the warm process is there
+    except (OSError, struct.error, ValueError):
+        return  # somebody only looked whether the warm process is there, or has given up
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     signal.set_wakeup_fd(writer, warn_on_full_buffer=False)

@@ -22,6 +22,8 @@ import zlib
 from collections.abc import Mapping, Sequence
 
 _LENGTH = struct.Struct("!I")
+READY = b"R"
+READY_S = 60.0
 FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 
 
@@ -61,6 +63,11 @@ def send_command(
     command = {"argv": list(argv), "env": dict(environment), "cwd": directory, "umask": umask, "detached": detached}
     body = json.dumps(command).encode()
     try:
+        # Nothing is sent before somebody is there to take it: who gave up waiting must not be served later.
+        connection.settimeout(READY_S)
+        if read_line(connection) != READY:
+            return None
+        connection.settimeout(None)
         # The descriptors travel with the length; a large command follows in as many pieces as it needs.
         socket.send_fds(connection, [_LENGTH.pack(len(body))], list(descriptors))
         connection.sendall(body)

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -37,8 +37,10 @@ FIRST, SECOND = "2026110100001", "2026110100002"
 
 
 @pytest.fixture(scope="module")
-def warm_state(tmp_path_factory) -> Path:
-    return tmp_path_factory.mktemp("warm")
+def warm_state(tmp_path_factory) -> Iterator[Path]:
+    state = tmp_path_factory.mktemp("warm")
+    yield state
+    warm.stop(state)
 
 
 @pytest.fixture(autouse=True)
@@ -279,6 +281,19 @@ def test_a_cancelled_workflow_can_be_restarted(request_for):
     assert again == handle
     assert watch.watch(again, poll_s=0.1).state == "SUCCEEDED"
     assert read_outcome(request, again).complete
+
+
+def test_a_workflow_that_is_over_can_be_restarted_and_judged_again(request_for):
+    request = request_for(**behaving(x2026110100001_1="raise"))
+    first = run(request)
+    handle = bps.find(request.folder)
+    assert handle is not None
+
+    watch.restart(handle)
+
+    assert watch.watch(handle, poll_s=0.1).state == "FAILED"
+    assert read_outcome(request, handle).tasks == first.tasks
+    assert [job.attempt for job in store_of(request).read_jobs() if job.is_final] == [1]
 
 
 def test_a_job_that_takes_too_long_is_ended(request_for):

@@ -81,8 +81,10 @@ def wait_until(condition: Callable[[], object], timeout_s: float = 180.0) -> Non
 
 
 @pytest.fixture(scope="module")
-def state_folder(tmp_path_factory) -> Path:
-    return tmp_path_factory.mktemp("state")
+def state_folder(tmp_path_factory) -> Iterator[Path]:
+    state = tmp_path_factory.mktemp("state")
+    yield state
+    warm.stop(state)
 
 
 @pytest.fixture
