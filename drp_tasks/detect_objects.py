@@ -1,15 +1,13 @@
 """Objects found on the coadds of all bands together, split into parents and children.
 
-Belongs here: the merged significance map, the search on it, the shape of each footprint and who is whose child.
-Doesn't: dividing a blend's light (`drp_tasks.deblending`), fluxes (`drp_tasks.measure_objects`).
-
-The map is the square root of the summed squares of the bands' positive signals to noise: the best one for a colour that
-isn't known beforehand (Szalay, Connolly and Szokoly 1999), faint in the bands where an object is absent.
+Belongs here: the task, the shape of each footprint and who is whose child. Doesn't: the maps that are searched
+(`drp_tasks.object_bands`), what bright objects hide (`drp_tasks.hidden_objects`), dividing a blend's light
+(`drp_tasks.deblending`), fluxes (`drp_tasks.measure_objects`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,19 +16,16 @@ import lsst.pex.config as pc
 import lsst.pipe.base as pb
 import numpy as np
 from astropy.table import Table
-from lsst.images import Image, MaskedImage
+from lsst.images import Image
 from lsst.pipe.base import connectionTypes as ct
 from numpy.typing import NDArray
 from scipy.ndimage import find_objects, label
-from scipy.optimize import brentq
-from scipy.stats import binom, chi2, norm
 
-from drp_tasks.assemble_coadd import COADD_DIMENSIONS, COADD_UNUSABLE
-from drp_tasks.detection import Detections, detect, signal_to_noise
-from drp_tasks.images import single_plane, start_xy, unusable, wcs_of
-from drp_tasks.psf import PolynomialPsf
-
-PATCH_DIMENSIONS = ("skymap", "tract", "patch")
+from drp_tasks.assemble_coadd import COADD_DIMENSIONS
+from drp_tasks.detection import Detections, detect
+from drp_tasks.hidden_objects import HiddenCriteria, Search, find_hidden, join_searches
+from drp_tasks.images import single_plane, start_xy, wcs_of
+from drp_tasks.object_bands import PATCH_DIMENSIONS, Band, merge_maps, merged_threshold, pair_bands, significance_map
 
 NO_PARENT = -1
 OBJECTS_PER_PATCH = 10_000_000
@@ -39,62 +34,9 @@ PATCHES_PER_TRACT = 10_000
 _EIGHT_NEIGHBOURS = np.ones((3, 3), int)
 
 
-@dataclass(frozen=True, eq=False)
-class Band:
-    """One band's coadd and its PSF."""
-
-    name: str
-    coadd: MaskedImage
-    psf: PolynomialPsf
-
-    @property
-    def unusable(self) -> NDArray[np.bool_]:
-        """Where the coadd can't be measured (ny, nx)."""
-        return unusable(self.coadd, COADD_UNUSABLE)
-
-
-def pair_bands(coadds: Mapping[str, MaskedImage], psfs: Mapping[str, Table]) -> list[Band]:
-    """Put the coadds and PSFs of a patch together, by name of band; a coadd without PSF is left out."""
-    return [
-        Band(name, coadds[name], PolynomialPsf.from_table(psfs[name])) for name in sorted(coadds.keys() & psfs.keys())
-    ]
-
-
 def first_object_id(tract: int, patch: int) -> int:
     """Return the identifier of a patch's first object; those of all patches are distinct and fit 63 bits."""
     return (tract * PATCHES_PER_TRACT + patch) * OBJECTS_PER_PATCH
-
-
-def significance_map(band: Band) -> NDArray[np.float32]:
-    """Return the signal to noise of a point source at each pixel (ny, nx), zero where nothing is known."""
-    x0, y0 = start_xy(band.coadd)
-    ny, nx = band.coadd.image.array.shape
-    kernel = band.psf.image_at(x0 + nx / 2, y0 + ny / 2)
-    return signal_to_noise(band.coadd.image.array, band.coadd.variance.array, band.unusable, kernel)
-
-
-def merge_maps(maps: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
-    """Return the root of the summed squares of the positive parts (ny, nx)."""
-    total = np.zeros_like(maps[0])
-    for one in maps:
-        total += np.square(np.maximum(one, 0))
-    return np.sqrt(total)
-
-
-def merged_threshold(n_bands: int, n_sigma: float) -> float:
-    """Return the value that noise on a merged map exceeds as rarely as a Gaussian exceeds ``n_sigma``.
-
-    The squared map is zero in the bands where noise is negative, so that it follows a mixture of chi-squared
-    distributions, binomially weighted, of 1 to ``n_bands`` degrees of freedom.
-    """
-    bands = np.arange(1, n_bands + 1)
-    weight = binom.pmf(bands, n_bands, 0.5)
-
-    def excess(log_threshold: float) -> float:
-        probability = (weight * chi2.sf(np.exp(2 * log_threshold), bands)).sum()
-        return float(np.log(probability) - norm.logsf(n_sigma))
-
-    return float(np.exp(brentq(excess, np.log(0.1), np.log(n_sigma + 3 * n_bands))))
 
 
 @dataclass(frozen=True, eq=False)
@@ -211,10 +153,25 @@ class MergeObjectDetectionConfig(
         default=5.0,
     )
     minArea = pc.Field[int](doc="Least number of pixels above the threshold.", default=3)
-    deblendContrast = pc.Field[float](
-        doc="Least part of a footprint's signal that makes a peak a child.", default=0.0015
+    kernelScale = pc.Field[float](
+        doc="Width of the filter in units of the PSF's; narrower tells neighbours apart, wider goes deeper.",
+        default=0.5,
     )
+    deblendContrast = pc.Field[float](doc="Least part of a footprint's signal that makes a peak a child.", default=1e-4)
+    brightSignificance = pc.Field[float](
+        doc="Stars of at least this significance are taken off in search of what they hide.", default=30.0
+    )
+    modelFlaw = pc.Field[float](doc="Part of a bright star's model that counts as noise then.", default=0.1)
+    hiddenReach = pc.Field[float](
+        doc="Largest distance of what is hidden from the star that hides it [pix].", default=10.0
+    )
+    hiddenSeparation = pc.Field[float](doc="Least distance of what is hidden from what isn't [pix].", default=3.0)
     bandThreshold = pc.Field[float](doc="S/N at the peak that counts as a detection in a band.", default=5.0)
+
+    @property
+    def hidden(self) -> HiddenCriteria:
+        """How hidden objects are looked for."""
+        return HiddenCriteria(self.brightSignificance, self.modelFlaw, self.hiddenSeparation, self.hiddenReach)
 
 
 class MergeObjectDetectionTask(pb.PipelineTask):
@@ -257,32 +214,46 @@ class MergeObjectDetectionTask(pb.PipelineTask):
         """
         if not bands:
             raise pb.NoWorkFound("no band of the patch has a coadd and a PSF")
-        maps = [significance_map(band) for band in bands]
-        merged = merge_maps(maps)
-        bad = np.logical_and.reduce([band.unusable for band in bands])
-        threshold = merged_threshold(len(bands), self.config.threshold)
-        found = detect(merged, bad, threshold, self.config.minArea, deblend_contrast=self.config.deblendContrast)
-        if not len(found):
-            raise pb.NoWorkFound(f"nothing above a significance of {threshold:.1f}")
+        search = self._search(bands)
+        if not len(search.found):
+            raise pb.NoWorkFound("nothing on the coadds")
+        found = search.found
         families = find_families(found)
         self.metadata["n_detections"] = len(found)
         self.metadata["n_blends"] = int((families.n_children > 1).sum())
-        self.metadata["merged_threshold"] = threshold
-        peaks = self._tabulate(bands, maps, merged, found, families, first_id)
+        peaks = self._tabulate(bands, search, families, first_id)
         origin, wcs = start_xy(bands[0].coadd), wcs_of(bands[0].coadd)
         footprints: Image = single_plane(families.footprints, wcs=wcs, start_xy=origin)
         return pb.Struct(peaks=peaks, footprints=footprints)
 
-    def _tabulate(
-        self,
-        bands: Sequence[Band],
-        maps: Sequence[NDArray[np.float32]],
-        merged: NDArray[np.float32],
-        found: Detections,
-        families: Families,
-        first_id: int,
-    ) -> Table:
+    def _search(self, bands: Sequence[Band]) -> Search:
+        """Search the merged map, then what remains of it without the bright stars."""
+        maps = [significance_map(band, self.config.kernelScale) for band in bands]
+        merged = merge_maps(maps)
+        bad = np.logical_and.reduce([band.unusable for band in bands])
+        threshold, min_area = merged_threshold(len(bands), self.config.threshold), self.config.minArea
+        found = detect(merged, bad, threshold, min_area, deblend_contrast=self.config.deblendContrast)
+        first = Search(found, maps, merged)
+        self.metadata["merged_threshold"] = threshold
+        if not len(found):
+            return first
+        families = find_families(found)
+        hidden = find_hidden(
+            bands,
+            first,
+            families.footprint,
+            families.footprints,
+            criteria=self.config.hidden,
+            kernel_scale=self.config.kernelScale,
+            threshold=threshold,
+            min_area=min_area,
+        )
+        self.metadata["n_hidden"] = len(hidden.found)
+        return join_searches(first, hidden)
+
+    def _tabulate(self, bands: Sequence[Band], search: Search, families: Families, first_id: int) -> Table:
         """Write parents first, then all detections, in order of the footprints."""
+        found, maps, merged = search.found, search.maps, search.merged
         x0, y0 = start_xy(bands[0].coadd)
         blended = np.flatnonzero(families.n_children > 1) + 1
         parents = summarise(merged, families.footprints, blended)

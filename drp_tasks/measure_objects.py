@@ -22,8 +22,8 @@ from lsst.pipe.base import connectionTypes as ct
 from numpy.typing import NDArray
 
 from drp_tasks.assemble_coadd import COADD_DIMENSIONS
-from drp_tasks.detect_objects import PATCH_DIMENSIONS, Band, pair_bands
 from drp_tasks.images import start_xy, wcs_of
+from drp_tasks.object_bands import PATCH_DIMENSIONS, Band, pair_bands
 from drp_tasks.object_layers import Floats, Layer, Objects, layers
 from drp_tasks.photometry import aperture_photometry, psf_photometry
 from drp_tasks.psf import PolynomialPsf
@@ -227,8 +227,8 @@ class MeasureObjectTask(pb.PipelineTask):
             mine = reference == band.name
             if not mine.any():
                 continue
-            for layer in layers(band, found, footprints):
-                members = layer.members[mine[layer.members]]
+            for layer in layers(band, found, footprints, mine):
+                members = layer.members
                 fit = psf_photometry(
                     layer.image,
                     band.coadd.variance.array,

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from scipy.ndimage import find_objects
 
 from drp_tasks.deblending import Blend, deblend
-from drp_tasks.detect_objects import Band
 from drp_tasks.images import start_xy
+from drp_tasks.object_bands import Band
 
 type Floats = NDArray[np.float64]
 type Indices = NDArray[np.int64]
@@ -76,7 +76,9 @@ class Layer:
     members: Indices
 
 
-def layers(band: Band, objects: Objects, footprints: NDArray[np.int32]) -> Iterator[Layer]:
+def layers(
+    band: Band, objects: Objects, footprints: NDArray[np.int32], wanted: NDArray[np.bool_] | None = None
+) -> Iterator[Layer]:
     """Deblend a band's coadd: first the coadd itself with what isn't blended, then one layer for the n-th children.
 
     Parameters
@@ -87,34 +89,40 @@ def layers(band: Band, objects: Objects, footprints: NDArray[np.int32]) -> Itera
         All objects; those that share a footprint are blended.
     footprints
         Map (ny, nx) of the footprints' numbers.
+    wanted
+        Which objects (n,) are of interest, all unless told; blends without one aren't divided.
     """
+    wanted = np.ones(len(objects), bool) if wanted is None else wanted
+    asked = np.zeros(int(footprints.max()) + 1, bool)
+    asked[objects.footprint[wanted]] = True
     count = np.bincount(objects.footprint, minlength=int(footprints.max()) + 1)
-    alone = np.flatnonzero(count[objects.footprint] == 1)
+    alone = np.flatnonzero(wanted & (count[objects.footprint] == 1))
     image = band.coadd.image.array
     yield Layer(image, alone)
+    stamps = band.psf.stamps_at(objects.x, objects.y)
     pieces: dict[int, list[tuple[int, tuple[slice, ...], NDArray[np.bool_], NDArray[np.float32]]]] = {}
     for number, box in enumerate(find_objects(footprints), start=1):
-        if box is None or count[number] < 2:
+        if box is None or count[number] < 2 or not asked[number]:
             continue
         children = np.flatnonzero(objects.footprint == number)
         inside = footprints[box] == number
-        shares = _divide_blend(band, objects, children, box, inside)
+        shares = _divide_blend(band, objects, children, stamps[children], box, inside)
         for order, (child, share) in enumerate(zip(children, shares, strict=True)):
             pieces.setdefault(order, []).append((int(child), box, inside, share))
     for _, parts in sorted(pieces.items()):
         layer = image.copy()
         for _, box, inside, share in parts:
             layer[box][inside] = share[inside]
-        yield Layer(layer, np.array([child for child, *_ in parts], np.int64))
+        members = np.array([child for child, *_ in parts], np.int64)
+        yield Layer(layer, members[wanted[members]])
 
 
 def _divide_blend(
-    band: Band, objects: Objects, children: Indices, box: tuple[slice, ...], inside: NDArray[np.bool_]
+    band: Band, objects: Objects, children: Indices, stamps: Floats, box: tuple[slice, ...], inside: NDArray[np.bool_]
 ) -> NDArray[np.float32]:
     """Return the children's shares (n, rows, columns) of the pixels in a box."""
     x0, y0 = start_xy(band.coadd)
-    x, y = objects.x[children], objects.y[children]
     blend = Blend(band.coadd.image.array[box], band.coadd.variance.array[box], inside, ~band.unusable[box])
-    column = np.rint(x).astype(np.int64) - x0 - box[1].start
-    row = np.rint(y).astype(np.int64) - y0 - box[0].start
-    return deblend(blend, band.psf.stamps_at(x, y), column, row)
+    column = np.rint(objects.x[children]).astype(np.int64) - x0 - box[1].start
+    row = np.rint(objects.y[children]).astype(np.int64) - y0 - box[0].start
+    return deblend(blend, stamps, column, row)

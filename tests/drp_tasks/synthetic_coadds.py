@@ -3,8 +3,8 @@
 import astropy.units as u
 import numpy as np
 
-from drp_tasks.detect_objects import Band
 from drp_tasks.images import masked_image
+from drp_tasks.object_bands import Band
 from drp_tasks.psf import PolynomialPsf
 from drp_tasks.skymap import TangentSkyMap
 
