@@ -19,8 +19,12 @@ from commands.progress import ReleaseProgress, Standing, progress_table
 from drp_assets.scorecard import judge_release
 from resources.errors import Rejected
 from simulator.survey import PRESETS
+from validation.comparison import compare, comparison_table
 from validation.rendering import scorecard_table
 from validation.scorecard import Verdict
+
+SECOND_COADD = "assembleDeepCoadd:bestSeeingFraction=0.67"
+"""What the second act changes: fewer visits, the sharpest ones."""
 
 _PLAIN_EVERY_S = 10.0
 """Where the output is no terminal, progress is a line this often."""
@@ -30,6 +34,10 @@ def demo(
     survey: Annotated[str, typer.Option(help=f"which survey: {', '.join(PRESETS)}")] = "demo",
     state: Annotated[Path | None, typer.Option(help="folder of all state; by default .state/<survey>")] = None,
     leave: Annotated[bool, typer.Option("--exit", help="stop when done; exit code 0 only if all is well")] = False,
+    reprocess: Annotated[
+        bool, typer.Option("--reprocess", help="then coadd again with another configuration, and compare")
+    ] = False,
+    config: Annotated[list[str] | None, typer.Option("-c", help="of the second coaddition, task:field=value")] = None,
     fresh: Annotated[bool, typer.Option(help="forget an earlier run first")] = False,
     stop: Annotated[bool, typer.Option(help="only stop what an earlier run left running")] = False,
 ) -> None:
@@ -49,6 +57,8 @@ def demo(
     try:
         standing = _run(demonstration, console, began)
         _conclude(demonstration, console, standing, time.monotonic() - began)
+        if reprocess and standing is Standing.COMPLETE:
+            standing = _reprocess(demonstration, console, config or [SECOND_COADD])
         if leave:
             sys.exit(0 if standing is Standing.COMPLETE and _is_good(demonstration) else 1)
         console.print(f"Dagster's UI: [bold]{demonstration.ui}[/]  (Ctrl-C stops it)")
@@ -74,6 +84,10 @@ def _run(demonstration: Demonstration, console: Console, began: float) -> Standi
         report("publishing messages")
         count = demonstration.publish(delivery)
     console.print(f"{count} messages published; the UI is at {demonstration.ui}")
+    return _watch(demonstration, console, began, judged_since=0.0)
+
+
+def _watch(demonstration: Demonstration, console: Console, began: float, *, judged_since: float) -> Standing:
     with Live(console=console, refresh_per_second=2, transient=False) as live:
         shown_at = 0.0
 
@@ -92,7 +106,18 @@ def _run(demonstration: Demonstration, console: Console, began: float) -> Standi
             if progress.complete and not console.is_terminal:
                 console.print(progress_table(progress, elapsed))
 
-        return demonstration.watch(show)
+        return demonstration.watch(show, judged_since=judged_since)
+
+
+def _reprocess(demonstration: Demonstration, console: Console, config: list[str]) -> Standing:
+    before = judge_release(demonstration.site, demonstration.release)
+    backfill, started_at = demonstration.reprocess(config)
+    console.print(f"Second act: step3a again with {', '.join(config)} (backfill {backfill})")
+    standing = _watch(demonstration, console, time.monotonic(), judged_since=started_at)
+    if standing is Standing.COMPLETE:
+        after = judge_release(demonstration.site, demonstration.release)
+        console.print(comparison_table(compare(before, after)))
+    return standing
 
 
 def _conclude(demonstration: Demonstration, console: Console, standing: Standing, elapsed_s: float) -> None:

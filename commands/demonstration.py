@@ -19,9 +19,12 @@ from typing import Any
 import dagster as dg
 from dagster._core.events import StepFailureData
 
+from commands.backfill import launch_backfill
 from commands.progress import ReleaseProgress, Standing, read_progress
 from commands.site import prepare_site
 from drp_assets.definitions import RELEASES
+from drp_assets.keys import scorecard_key
+from drp_assets.partitions import tract_partitions
 from drp_assets.plans import plan_of
 from planning.release import read_release
 from resources.errors import SiteFault
@@ -149,13 +152,15 @@ class Demonstration:
         done.write_text(json.dumps([cluster, self.kafka.pid]))
         return count
 
-    def watch(self, show: Callable[[ReleaseProgress], None]) -> Standing:
+    def watch(self, show: Callable[[ReleaseProgress], None], *, judged_since: float = 0.0) -> Standing:
         """Wait until the release is complete, or can't become so.
 
         Parameters
         ----------
         show
             Is given the progress every second.
+        judged_since
+            Its scorecard has to be newer than this (seconds since the epoch).
         """
         plan = plan_of(self.release, self.site.state / "plans")
         idle_since = time.monotonic()
@@ -163,13 +168,40 @@ class Demonstration:
             while True:
                 progress = read_progress(instance, self.site.ledger, self.release, plan)
                 show(progress)
-                if progress.complete:
+                if progress.complete and self._judged_at(instance) > judged_since:
                     return Standing.COMPLETE
                 if progress.running:
                     idle_since = time.monotonic()
                 elif time.monotonic() - idle_since > _IDLE_LIMIT_S:
                     return Standing.STUCK
                 time.sleep(_POLL_S)
+
+    def reprocess(self, config: list[str]) -> tuple[str, float]:
+        """Run the coaddition of every tract again with another configuration, into new runs on top of the chain.
+
+        What depends on it follows by itself, down to the scorecard.
+
+        Parameters
+        ----------
+        config
+            Overrides, each ``task:field=value``.
+
+        Returns
+        -------
+        backfill
+            Its identifier in the UI.
+        started_at
+            Seconds since the epoch.
+        """
+        started_at = time.time()
+        step = plan_of(self.release, self.site.state / "plans").step("step3a")
+        with self.instance() as instance:
+            tracts = sorted(instance.get_dynamic_partitions(str(tract_partitions(self.release).name)))
+        return launch_backfill(self.ui, self.release, step, tracts, config), started_at
+
+    def _judged_at(self, instance: dg.DagsterInstance) -> float:
+        event = instance.get_latest_materialization_event(scorecard_key(self.release))
+        return event.timestamp if event else 0.0
 
     @contextmanager
     def instance(self) -> Iterator[dg.DagsterInstance]:

@@ -14,6 +14,7 @@ from typing import Any
 import dagster as dg
 from dagster._core.definitions.declarative_automation.operators import DepsAutomationCondition
 
+from drp_assets.grouping import GroupedAutomationSensor
 from drp_assets.keys import inputs_key
 from planning.partitions import ready
 from planning.pipeline import Sharding, Step
@@ -125,7 +126,7 @@ class OverlapDone(dg.AutomationCondition):
         done = await view.compute_materialized_asset_subset(self._upstream)
         wanted = context.candidate_subset.expensively_compute_partition_keys()
         runnable: frozenset[str] = frozenset()
-        if wanted and come == view.get_full_subset(key=self._inputs):
+        if wanted and view.get_full_subset(key=self._inputs).compute_difference(come).is_empty:
             done_keys = frozenset(done.expensively_compute_partition_keys())
             runnable = ready(wanted, self._overlap.needs(self._sharding), done_keys)
         subset = view.get_asset_subset_from_asset_partitions(
@@ -178,7 +179,7 @@ def _undisturbed() -> dg.AutomationCondition[Any]:
     return ~condition.any_deps_in_progress() & ~condition.in_progress() & condition.all_deps_match(checked)
 
 
-def automation_sensor(site: Site, release: Release) -> dg.AutomationConditionSensorDefinition:
+def automation_sensor(site: Site, release: Release) -> GroupedAutomationSensor:
     """Give the sensor that evaluates a release's conditions.
 
     Parameters
@@ -188,7 +189,7 @@ def automation_sensor(site: Site, release: Release) -> dg.AutomationConditionSen
     release
         Its name makes the sensor's.
     """
-    return dg.AutomationConditionSensorDefinition(
+    return GroupedAutomationSensor(
         f"{release.name}_automation",
         target=dg.AssetSelection.all(),
         use_user_code_server=True,

@@ -1,0 +1,107 @@
+"""Automation that asks for a range of partitions in one run, where Dagster's own asks for a run each.
+
+Belongs here: merging run requests, and the sensor that does so. Doesn't: deciding which partitions run
+(`drp_assets.automation`).
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import dagster as dg
+from dagster._core.definitions.sensor_definition import SensorExecutionData
+from dagster._core.storage.tags import (
+    ASSET_PARTITION_RANGE_END_TAG,
+    ASSET_PARTITION_RANGE_START_TAG,
+    PARTITION_NAME_TAG,
+)
+from dagster._record import copy
+
+
+def group_requests(
+    requests: Sequence[dg.RunRequest], order_of: Callable[[dg.AssetKey], Sequence[str]]
+) -> list[dg.RunRequest]:
+    """Merge requests for neighbouring partitions of the same assets.
+
+    Parameters
+    ----------
+    requests
+        One a partition, or of assets without partitions, which stay as they are.
+    order_of
+        Gives all partitions of an asset, in their order.
+    """
+    grouped: list[dg.RunRequest] = []
+    by_assets: Mapping[frozenset[dg.AssetKey], dict[str, dg.RunRequest]] = defaultdict(dict)
+    for request in requests:
+        if request.partition_key is None or not request.asset_selection:
+            grouped.append(request)
+        else:
+            by_assets[frozenset(request.asset_selection)][request.partition_key] = request
+    for keys, wanted in by_assets.items():
+        for first, last in _ranges(order_of(min(keys)), wanted.keys()):
+            request = wanted[first]
+            if first == last:
+                grouped.append(request)
+                continue
+            tags = {key: value for key, value in request.tags.items() if key != PARTITION_NAME_TAG}
+            tags |= {ASSET_PARTITION_RANGE_START_TAG: first, ASSET_PARTITION_RANGE_END_TAG: last}
+            grouped.append(request.with_replaced_attrs(partition_key=None, tags=tags))
+    return grouped
+
+
+def _ranges(order: Sequence[str], wanted: Any) -> Iterator[tuple[str, str]]:
+    first = last = None
+    for key in order:
+        if key in wanted:
+            first, last = first or key, key
+        elif first is not None and last is not None:
+            yield first, last
+            first = last = None
+    if first is not None and last is not None:
+        yield first, last
+
+
+class GroupedAutomationSensor(dg.AutomationConditionSensorDefinition):
+    """An automation sensor whose runs cover ranges of partitions: one run, one submission."""
+
+    def evaluate_tick(self, context: dg.SensorEvaluationContext) -> SensorExecutionData:
+        """Evaluate the conditions, and merge what they ask for.
+
+        Parameters
+        ----------
+        context
+            The tick's.
+        """
+        data = super().evaluate_tick(context)
+        repository = context.repository_def
+        if not data.run_requests or repository is None:
+            return data
+
+        def order_of(key: dg.AssetKey) -> Sequence[str]:
+            partitions = repository.asset_graph.get(key).partitions_def
+            return partitions.get_partition_keys(dynamic_partitions_store=context.instance) if partitions else ()
+
+        return copy(data, run_requests=group_requests(data.run_requests, order_of))
+
+    def with_attributes(self, *, jobs: Any = None, metadata: Any = None) -> GroupedAutomationSensor:
+        """Give a copy of the same kind.
+
+        Parameters
+        ----------
+        jobs
+            Not used by automation.
+        metadata
+            In place of its own.
+        """
+        return GroupedAutomationSensor(
+            self.name,
+            target=self.asset_selection,
+            use_user_code_server=True,
+            emit_backfills=False,
+            minimum_interval_seconds=self.minimum_interval_seconds,
+            default_status=self.default_status,
+            description=self.description,
+            metadata=metadata if metadata is not None else self.metadata,
+        )
