@@ -68,7 +68,7 @@ class ZeroPoint:
     used: np.ndarray
 
 
-def psf_photometry(  # noqa: PLR0917
+def psf_photometry(
     image: np.ndarray,
     variance: np.ndarray,
     bad: np.ndarray,
@@ -106,7 +106,7 @@ def psf_photometry(  # noqa: PLR0917
     return PsfPhotometry(*np.concatenate(parts, axis=1))
 
 
-def aperture_photometry(  # noqa: PLR0917
+def aperture_photometry(
     image: np.ndarray,
     variance: np.ndarray,
     bad: np.ndarray,
