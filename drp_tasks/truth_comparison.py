@@ -45,6 +45,8 @@ class BandSample:
     magnitude: Floats
     """True AB magnitudes."""
     is_star: Booleans
+    isolated: Booleans
+    """Whether no true source of at least half its brightness is near."""
     patch: Integers
     """Patch that the position belongs to."""
     expected_error: Floats
@@ -123,12 +125,19 @@ def magnitude_bias(sample: BandSample, band: str) -> list[Metric]:
     return [bias, Metric("PA3", band, float(medians.std()), "mmag", len(patches), detail="rms of the patches' medians")]
 
 
-def completeness(sample: BandSample, band: str) -> Metric:
-    """Share [%] of the stars of S/N 10 that are among the objects."""
+def completeness(sample: BandSample, band: str) -> list[Metric]:
+    """Share [%] of the stars of S/N 10 that are among the objects, of all and of the isolated ones.
+
+    What isolated stars lack is depth; what the others lack beyond it, deblending.
+    """
     low, high = NEAR_TEN
     near = sample.is_star & (sample.signal_to_noise >= low) & (sample.signal_to_noise < high)
     detail = f"stars of true S/N {low:g}-{high:g} with an object" + (" (S/N: the best band's)" if not band else "")
-    return _share("completenessSn10", band, sample.found[near], detail)
+    alone = near & sample.isolated
+    return [
+        _share("completenessSn10", band, sample.found[near], detail),
+        _share("completenessSn10_isolated", band, sample.found[alone], f"isolated {detail}"),
+    ]
 
 
 def limiting_magnitudes(sample: BandSample, band: str) -> list[Metric]:

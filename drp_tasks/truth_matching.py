@@ -13,6 +13,7 @@ import lsst.images as li
 import numpy as np
 from astropy.table import Table
 from numpy.typing import NDArray
+from scipy.spatial import cKDTree
 
 from drp_tasks.assemble_coadd import COADD_UNUSABLE
 from drp_tasks.forced_photometry import positions_on_detector
@@ -27,6 +28,8 @@ type Integers = NDArray[np.int64]
 
 MATCH_ARCSEC = 0.5
 """An object this near to a true source is that source."""
+ISOLATION_ARCSEC = 3.0
+"""A true source is isolated if none of at least half its brightness is nearer."""
 TRANSIENT_MATCH_ARCSEC = 0.6
 """A DiaSource this near to a transient that shines in its visit is that transient."""
 NOT_BOGUS_ARCSEC = 1.0
@@ -88,6 +91,15 @@ def match_objects(truth: Table, priority: Floats, objects: Table) -> Integers:
     return result
 
 
+def is_isolated(x: Floats, y: Floats, brightness: Floats, radius: float) -> NDArray[np.bool_]:
+    """Tell which sources have none of at least half their brightness within a radius, in the unit of x and y."""
+    first, second = cKDTree(np.column_stack([x, y])).query_pairs(radius, output_type="ndarray").T
+    alone = np.ones(len(x), bool)
+    alone[first[brightness[second] >= 0.5 * brightness[first]]] = False
+    alone[second[brightness[first] >= 0.5 * brightness[second]]] = False
+    return alone
+
+
 def band_samples(
     truth: Table, objects: Table, coadds: Iterable[CoaddImage], geometry: TangentSkyMap, tract: int
 ) -> dict[str, BandSample]:
@@ -120,7 +132,9 @@ def band_samples(
         )
     magnitudes = {band: np.asarray(truth[f"mag_{band}"], float) for band in errors}
     ratios = [true_flux(magnitudes[band]) / error for band, error in errors.items()]
-    index = match_objects(truth, np.max(np.nan_to_num(ratios), axis=0, initial=0.0), objects)
+    best = np.max(np.nan_to_num(ratios), axis=0, initial=0.0)
+    index = match_objects(truth, best, objects)
+    isolated = is_isolated(x, y, best, ISOLATION_ARCSEC / geometry.scale_arcsec)
     samples = {}
     for band in sorted(errors):
         flux, flux_error = (_of_match(objects, f"{band}_{name}", index) for name in ("psfFlux", "psfFluxErr"))
@@ -128,6 +142,7 @@ def band_samples(
         samples[band] = BandSample(
             magnitude=magnitudes[band],
             is_star=np.asarray(truth["isStar"], bool),
+            isolated=isolated,
             patch=patch,
             expected_error=errors[band],
             found=index >= 0,

@@ -83,13 +83,13 @@ def object_metrics(truth: Truth, objects: Table, samples: Mapping[str, BandSampl
     for band, sample in samples.items():
         covered = sample.where(np.isfinite(sample.expected_error))
         metrics += magnitude_bias(covered, band)
-        metrics.append(completeness(covered, band))
+        metrics += completeness(covered, band)
         metrics += limiting_magnitudes(covered, band)
         metrics.append(depth(covered, band))
         metrics += flux_pulls(covered, band)
     if samples:
         anywhere = np.any([np.isfinite(sample.expected_error) for sample in samples.values()], axis=0)
-        metrics.append(completeness(best_band([sample.where(anywhere) for sample in samples.values()]), ""))
+        metrics += completeness(best_band([sample.where(anywhere) for sample in samples.values()]), "")
     ratio = [
         np.asarray(objects[f"{band}_psfFlux"], float) / np.asarray(objects[f"{band}_psfFluxErr"], float)
         for band in samples

@@ -23,7 +23,7 @@ ERROR = 10.0
 FIVE_SIGMA = 31.4 - 2.5 * np.log10(5 * ERROR)
 
 
-def band_sample(magnitude, *, offset_mag=0.0, found=True, is_star=True, patch=0, error=ERROR, noise=0.0):
+def band_sample(magnitude, *, offset_mag=0.0, found=True, is_star=True, isolated=True, patch=0, error=ERROR, noise=0.0):
     """Sources measured ``offset_mag`` too faint, plus ``noise`` errors."""
     magnitude = np.asarray(magnitude, float)
     n = len(magnitude)
@@ -32,6 +32,7 @@ def band_sample(magnitude, *, offset_mag=0.0, found=True, is_star=True, patch=0,
     return BandSample(
         magnitude,
         np.resize(is_star, n),
+        np.resize(isolated, n),
         np.resize(patch, n),
         np.full(n, error),
         found,
@@ -79,13 +80,20 @@ def test_too_few_stars_are_not_measured():
 def test_completeness_counts_the_stars_of_signal_to_noise_ten():
     near = at_signal_to_noise(10, 40)
     sample = band_sample(np.append(near, at_signal_to_noise(30, 40)), found=[True] * 38 + [False] * 42)
-    result = completeness(sample, "r")
+    result = by_name(completeness(sample, "r"))["completenessSn10"]
     assert (result.value, result.n) == (pytest.approx(95.0), 40)
 
 
 def test_galaxies_do_not_count_as_lost_stars():
     sample = band_sample(at_signal_to_noise(10, 40), found=np.arange(40) < 20, is_star=np.arange(40) < 20)
-    assert completeness(sample, "r").value == 100.0
+    assert by_name(completeness(sample, "r"))["completenessSn10"].value == 100.0
+
+
+def test_what_isolated_stars_lack_is_told_apart():
+    sample = band_sample(at_signal_to_noise(10, 40), found=np.arange(40) < 30, isolated=np.arange(40) < 32)
+    found = by_name(completeness(sample, ""))
+    assert found["completenessSn10"].value == 75.0
+    assert found["completenessSn10_isolated"].value == pytest.approx(100 * 30 / 32)
 
 
 def test_limiting_magnitudes_come_back_from_a_logistic_loss():

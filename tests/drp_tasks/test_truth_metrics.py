@@ -16,6 +16,7 @@ from drp_tasks.truth_matching import (
     DifferenceImage,
     band_samples,
     count_bogus,
+    is_isolated,
     match_objects,
     point_source_error,
     transient_sample,
@@ -89,6 +90,12 @@ def test_of_two_true_sources_the_brighter_one_is_the_object():
     truth = truth_objects([100, 101, 150], [50, 50, 50], [24.0, 20.0, 22.0])
     objects = objects_like(truth, [0, 2])
     assert list(match_objects(truth, np.array([1.0, 40.0, 10.0]), objects)) == [-1, 0, 1]
+
+
+def test_a_source_is_isolated_if_nothing_comparable_is_near():
+    x, y = np.array([0.0, 5.0, 50.0, 55.0, 100.0]), np.zeros(5)
+    brightness = np.array([10.0, 1.0, 10.0, 8.0, 5.0])
+    assert list(is_isolated(x, y, brightness, 10.0)) == [True, False, False, False, True]
 
 
 def test_true_sources_know_their_patch_error_and_object():
