@@ -18,6 +18,7 @@ from commands.demonstration import Demonstration
 from commands.progress import ReleaseProgress, Standing, progress_table
 from drp_assets.scorecard import judge_release
 from resources.errors import Rejected
+from simulator.delivery import Delivery
 from simulator.survey import PRESETS
 from validation.comparison import compare, comparison_table
 from validation.rendering import scorecard_table
@@ -55,10 +56,11 @@ def demo(
     began = time.monotonic()
     console.print(f"State is kept in {demonstration.state}")
     try:
-        standing = _run(demonstration, console, began)
+        delivery = _start(demonstration, console, began)
+        standing = _watch(demonstration, delivery, console, began, judged_since=0.0)
         _conclude(demonstration, console, standing, time.monotonic() - began)
         if reprocess and standing is Standing.COMPLETE:
-            standing = _reprocess(demonstration, console, config or [SECOND_COADD])
+            standing = _reprocess(demonstration, delivery, console, config or [SECOND_COADD])
         if leave:
             sys.exit(0 if standing is Standing.COMPLETE and _is_good(demonstration) else 1)
         console.print(f"Dagster's UI: [bold]{demonstration.ui}[/]  (Ctrl-C stops it)")
@@ -68,7 +70,7 @@ def demo(
         demonstration.stop()
 
 
-def _run(demonstration: Demonstration, console: Console, began: float) -> Standing:
+def _start(demonstration: Demonstration, console: Console, began: float) -> Delivery:
     with console.status("starting") as status:
         last = ""
 
@@ -84,10 +86,12 @@ def _run(demonstration: Demonstration, console: Console, began: float) -> Standi
         report("publishing messages")
         count = demonstration.publish(delivery)
     console.print(f"{count} messages published; the UI is at {demonstration.ui}")
-    return _watch(demonstration, console, began, judged_since=0.0)
+    return delivery
 
 
-def _watch(demonstration: Demonstration, console: Console, began: float, *, judged_since: float) -> Standing:
+def _watch(
+    demonstration: Demonstration, delivery: Delivery, console: Console, began: float, *, judged_since: float
+) -> Standing:
     with Live(console=console, refresh_per_second=2, transient=False) as live:
         shown_at = 0.0
 
@@ -106,14 +110,14 @@ def _watch(demonstration: Demonstration, console: Console, began: float, *, judg
             if progress.complete and not console.is_terminal:
                 console.print(progress_table(progress, elapsed))
 
-        return demonstration.watch(show, judged_since=judged_since)
+        return demonstration.watch(delivery, show, judged_since=judged_since)
 
 
-def _reprocess(demonstration: Demonstration, console: Console, config: list[str]) -> Standing:
+def _reprocess(demonstration: Demonstration, delivery: Delivery, console: Console, config: list[str]) -> Standing:
     before = judge_release(demonstration.site, demonstration.release)
     backfill, started_at = demonstration.reprocess(config)
     console.print(f"Second act: step3a again with {', '.join(config)} (backfill {backfill})")
-    standing = _watch(demonstration, console, time.monotonic(), judged_since=started_at)
+    standing = _watch(demonstration, delivery, console, time.monotonic(), judged_since=started_at)
     if standing is Standing.COMPLETE:
         after = judge_release(demonstration.site, demonstration.release)
         console.print(comparison_table(compare(before, after)))

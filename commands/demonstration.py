@@ -152,11 +152,15 @@ class Demonstration:
         done.write_text(json.dumps([cluster, self.kafka.pid]))
         return count
 
-    def watch(self, show: Callable[[ReleaseProgress], None], *, judged_since: float = 0.0) -> Standing:
-        """Wait until the release is complete, or can't become so.
+    def watch(
+        self, delivery: Delivery, show: Callable[[ReleaseProgress], None], *, judged_since: float = 0.0
+    ) -> Standing:
+        """Wait until the release is complete, or can't become so; services that die meanwhile are started again.
 
         Parameters
         ----------
+        delivery
+            The survey, should Kafka have to be told of it again.
         show
             Is given the progress every second.
         judged_since
@@ -166,6 +170,7 @@ class Demonstration:
         idle_since = time.monotonic()
         with self.instance() as instance:
             while True:
+                self.revive(delivery)
                 progress = read_progress(instance, self.site.ledger, self.release, plan)
                 show(progress)
                 if progress.complete and self._judged_at(instance) > judged_since:
@@ -175,6 +180,19 @@ class Demonstration:
                 elif time.monotonic() - idle_since > _IDLE_LIMIT_S:
                     return Standing.STUCK
                 time.sleep(_POLL_S)
+
+    def revive(self, delivery: Delivery) -> None:
+        """Start again what should run and doesn't.
+
+        Parameters
+        ----------
+        delivery
+            Announced again to a Kafka that has lost it.
+        """
+        for service in (self.kafka, self.reports, *self.platform.services):
+            if service.pid is None:
+                service.start()
+        self.publish(delivery)
 
     def reprocess(self, config: list[str]) -> tuple[str, float]:
         """Run the coaddition of every tract again with another configuration, into new runs on top of the chain.

@@ -69,6 +69,8 @@ def make_repository(settings: ButlerSettings) -> bool:
         config["registry", "db"] = settings.registry
     if settings.datastore:
         config["datastore", "root"] = settings.datastore
+    for storage_class, formatter in settings.formatters.items():
+        config["datastore", "formatters", storage_class] = formatter
     if root.isLocal:
         Path(root.ospath).parent.mkdir(parents=True, exist_ok=True)
     Butler.makeRepo(root, config=config, forceConfigRoot=settings.datastore is None)

@@ -25,6 +25,9 @@ class ButlerSettings(Document):
 
     repository: str = Field(description="URI of the repository's folder or configuration file")
     registry: str | None = Field(None, description="SQLAlchemy URL for a new repository; none: SQLite inside it")
+    formatters: Mapping[str, str] = Field(
+        default_factory=dict, description="formatter by storage class in a new repository, where not the usual one"
+    )
     datastore: str | None = Field(None, description="root of a new repository's files; none: inside the repository")
 
 

@@ -17,8 +17,9 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demonstration
     """The CI survey after its release: complete, services running."""
     demonstration = Demonstration(tmp_path_factory.mktemp("ci"), CI)
     try:
-        demonstration.publish(demonstration.start(lambda _: None))
-        standing = demonstration.watch(lambda _: None)
+        delivery = demonstration.start(lambda _: None)
+        demonstration.publish(delivery)
+        standing = demonstration.watch(delivery, lambda _: None)
         assert standing is Standing.COMPLETE, demonstration.failures()
         yield demonstration
     finally:
