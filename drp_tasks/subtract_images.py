@@ -3,6 +3,10 @@
 Belongs here: choosing the stamps, subtracting with masks and variances, the PSF of the difference.
 Doesn't: the kernel's mathematics (`drp_tasks.alard_lupton`), or what is found in the difference
 (`drp_tasks.dia_source`).
+
+The variance is that of independent images. A visit that is part of its own template shares noise with it, so that its
+difference scatters less than its variance says (0.7 times, if the template is made of three visits), and what is faint
+in it is lessened by its share of the template; what is bright is clipped from the template as an artifact.
 """
 
 from __future__ import annotations
