@@ -29,6 +29,7 @@ header { display: flex; flex-wrap: wrap; gap: .4rem 1rem; align-items: baseline;
 th { text-align: left; font-weight: 600; color: var(--faint); border-bottom: 2px solid var(--line); }
 th, td { padding: .3rem .7rem .3rem 0; vertical-align: top; } td { border-bottom: 1px solid var(--line); }
 td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
+td.source { white-space: nowrap; }
 td.message { font-family: ui-monospace, "DejaVu Sans Mono", monospace; font-size: .8rem; overflow-wrap: anywhere; }
 .verdict { display: inline-block; padding: .05rem .55rem; border-radius: 1rem; white-space: nowrap; font-size: .85em;
   font-weight: 600; border: 1px solid currentColor; }

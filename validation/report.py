@@ -12,10 +12,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from validation.bands import bands_in
 from validation.comparison import Comparison
 from validation.counts import CheckResult, Severity
 from validation.figures.index import FigureIndex
 from validation.html import Content, Element, element, link, page, table
+from validation.metrics import Measurement
 from validation.products import ProductCount
 from validation.provenance import Provenance
 from validation.rendering import number_text, remark, verdict_text
@@ -104,6 +106,7 @@ def write_report(report: Report, folder: Path) -> Path:
         ("comparison", "Comparison", _comparison(report.comparison)),
         ("tracts", "Metrics by tract", _tracts(report.tracts)),
         ("figures", "Figures", _figures(report.figures, folder)),
+        ("others", "Metrics without a threshold", _unjudged(report.scorecard.unjudged)),
         ("failures", "Failed quanta", _failures(report.failures)),
         ("products", "Products", _products(report)),
         ("issues", "Known issues", [element("ul", *(element("li", i) for i in report.known_issues))]),
@@ -112,6 +115,7 @@ def write_report(report: Report, folder: Path) -> Path:
     told = {
         "comparison": report.comparison is not None,
         "tracts": len(report.tracts) > 1,
+        "others": bool(report.scorecard.unjudged),
         "issues": bool(report.known_issues),
     }
     sections = [section for section in sections if told.get(section[0], True)]
@@ -159,18 +163,26 @@ def _scorecard(scorecard: Scorecard) -> list[Content]:
         for row in scorecard.rows
     ]
     head = ("metric", "band", "measured", "design", "minimum", "n", "verdict", "gate", "remarks", "source")
-    content: list[Content] = [
+    return [
         element("div", *tiles, class_="tiles"),
         element("p", said),
-        table(head, rows, numbers=(2, 3, 4, 5)),
+        table(head, rows, numbers=(2, 3, 4, 5), source=9),
     ]
-    if scorecard.unjudged:
-        others = [(m.metric, m.band, number_text(m.value, m.unit), f"{m.n:,}", m.detail) for m in scorecard.unjudged]
-        content += [
-            element("h3", "Measured, without a threshold"),
-            table(("metric", "band", "measured", "n", "remarks"), others, numbers=(2, 3)),
-        ]
-    return content
+
+
+def _unjudged(measurements: Sequence[Measurement]) -> list[Content]:
+    """Show what has no threshold, a metric a row and a band a column."""
+    bands = bands_in(m.band for m in measurements)
+    metrics = list(dict.fromkeys(m.metric for m in measurements))
+    found = {(m.metric, m.band): m for m in measurements}
+    rows: list[list[Content]] = []
+    for metric in metrics:
+        mine = [found[metric, band] for band in bands if (metric, band) in found]
+        values = [number_text(found[metric, band].value) if (metric, band) in found else "" for band in bands]
+        unit = next((m.unit for m in mine if m.unit), "")
+        rows.append([metric, *values, unit, mine[0].detail])
+    head = ("metric", *(band or "any band" for band in bands), "unit", "remarks")
+    return [table(head, rows, numbers=range(1, len(bands) + 1))]
 
 
 def _comparison(comparison: Comparison | None) -> list[Content]:

@@ -171,12 +171,13 @@ def _put_coadds(release, sky, rng):
             x0, y0 = box.x.start, box.y.start
             noise = 12.0
             pixels = _draw_stars(box.shape, sky["x"] - x0, sky["y"] - y0, _nanojansky(sky[band]), noise, rng)
+            columns = np.broadcast_to(np.arange(box.shape[1]), box.shape)
             place = {"skymap": "sim_v1", "tract": 0, "patch": patch, "band": band}
             wcs = release.skymap.wcs(0)
             coadd = masked_image(
                 pixels.astype(np.float32),
                 np.full(box.shape, noise**2, np.float32),
-                {},
+                {"NO_DATA": columns < 4, "INTRP": columns == 3},
                 unit=u.nJy,
                 wcs=wcs,
                 start_xy=(x0, y0),

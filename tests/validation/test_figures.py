@@ -102,6 +102,12 @@ def test_patches_lie_where_their_pixels_belong(tract):
     assert mosaic.pixels[10, 48] == pytest.approx((4 + 0) / 2, abs=0.5)
 
 
+def test_pixels_without_data_are_unknown_unless_somebody_interpolated_them(tract):
+    known = np.isfinite(tract.mosaic("deep_coadd", "r").pixels)
+    assert not known[:, :3].any()
+    assert known[:, 3:].all()
+
+
 def test_a_large_mosaic_is_binned_and_a_large_tract_shows_its_innermost_patches(release_repository):
     tract = ReleaseTract(release_repository, "demo", "sim_v1", 0, "SimCam", most_patches=1)
     mosaic = tract.mosaic("deep_coadd", "r", size=26)
@@ -214,8 +220,7 @@ def test_a_core_that_one_band_lacks_is_as_bright_as_the_others():
     planes[:, 10:14, 10:14] = 500.0
     planes[0, 11, 11] = np.nan
     picture = coadds.colour_picture(*planes).astype(float)
-    assert picture[11, 11].mean() == pytest.approx(picture[12, 12].mean(), rel=0.1)
-    assert picture[11, 11].min() > 100
+    assert picture[11, 11].min() > 0.7 * picture[12, 12].mean() > 100
     assert picture[20:, 20:].mean() < 20
 
 

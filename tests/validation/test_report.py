@@ -66,7 +66,7 @@ def test_the_scorecard_comes_first_and_everything_told_is_there(tmp_path):
     )
     shown = read(write_report(report, tmp_path)).text
     told = ["✘ failed", "Held by: PA1 r.", "9 mmag", "≤ 8", "LPM-17 PA1", "no overscan", "1,107", "50 of 54"]
-    told += ["demo/step1a/x/1", "lsst_images", "30.1", "abc", "cloudy", "Measured, without a threshold", "24.1 mag"]
+    told += ["demo/step1a/x/1", "lsst_images", "30.1", "abc", "cloudy", "Metrics without a threshold", "24.1"]
     assert [text for text in told if text not in shown] == []
     body = shown[shown.index("Made 2026-11-03 09:30 UTC") :]
     assert body.index("9 mmag") < body.index("no overscan") < body.index("demo/step1a/x/1")

@@ -194,14 +194,14 @@ class ReleaseTract:
         count = np.zeros_like(total)
         scale = None
         for ref, box in zip(refs, boxes, strict=True):
-            image = self._plane(ref)
+            image = self._pixels(ref)
             scale = scale or self._arcsec_per_pixel(ref, box)
             rows = (np.arange(box.y.start, box.y.stop) - y0) // factor
             columns = (np.arange(box.x.start, box.x.stop) - x0) // factor
-            good = np.isfinite(image.array)
+            good = np.isfinite(image)
             where = np.broadcast_arrays(rows[:, None], columns[None, :])
             flat = np.ravel_multi_index((where[0][good], where[1][good]), total.shape)
-            total += np.bincount(flat, image.array[good], total.size).reshape(total.shape)
+            total += np.bincount(flat, image[good], total.size).reshape(total.shape)
             count += np.bincount(flat, minlength=total.size).reshape(total.shape)
         pixels = np.where(count > 0, total / np.maximum(count, 1), np.nan)
         return Mosaic(pixels, scale * factor if scale else None, len(refs), len(everything))
@@ -243,7 +243,7 @@ class ReleaseTract:
         y0, y1 = max(wanted.y.start, edge.y.start), min(wanted.y.stop, edge.y.stop)
         x0, x1 = max(wanted.x.start, edge.x.start), min(wanted.x.stop, edge.x.stop)
         if y0 < y1 and x0 < x1:
-            part = self._plane(ref, bbox=Box.factory[y0:y1, x0:x1]).array
+            part = self._pixels(ref, bbox=Box.factory[y0:y1, x0:x1])
             cut[y0 - wanted.y.start : y1 - wanted.y.start, x0 - wanted.x.start : x1 - wanted.x.start] = part
         return cut
 
@@ -299,10 +299,15 @@ class ReleaseTract:
         distance = {patch: float(np.abs(np.asarray(cell) - centre).max()) for patch, cell in cells.items()}
         return sorted(refs, key=lambda ref: distance[int(ref.dataId["patch"])])
 
-    def _plane(self, ref: DatasetRef, **parameters: Any) -> Any:
-        """Read the image plane, of a masked image too."""
-        target = ref.makeComponentRef("image") if "image" in ref.datasetType.storageClass.allComponents() else ref
-        return self.butler.get(target, parameters=parameters)
+    def _pixels(self, ref: DatasetRef, **parameters: Any) -> np.ndarray:
+        """Read an image's pixels; NaN where a masked image has no data, and nobody interpolated any."""
+        if "mask" not in ref.datasetType.storageClass.allComponents():
+            return np.asarray(self.butler.get(ref, parameters=parameters).array)
+        image, mask = (self.butler.get(ref.makeComponentRef(name), parameters=parameters) for name in ("image", "mask"))
+        planes = {plane.name for plane in mask.schema if plane is not None}
+        empty = mask.get("NO_DATA") if "NO_DATA" in planes else np.zeros(image.array.shape, bool)
+        filled = mask.get("INTRP") if "INTRP" in planes else np.zeros(image.array.shape, bool)
+        return np.where(empty & ~filled, np.nan, image.array)
 
     def _arcsec_per_pixel(self, ref: DatasetRef, box: Box) -> float | None:
         projection = self.butler.get(ref.makeComponentRef("sky_projection"))
