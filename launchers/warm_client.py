@@ -22,6 +22,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 
 _LENGTH = struct.Struct("!I")
+_SOURCES = ("warm.py", "warm_client.py", "warm_worker.py")
 READY = b"R"
 READY_S = 60.0
 FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
@@ -31,7 +32,7 @@ def address_file(folder: str, packages: str) -> str:
     """File that holds the socket of the warm process that has exactly these packages, and this code, imported."""
     names = sorted(name for name in os.listdir(packages) if name.endswith(".dist-info"))
     here = os.path.dirname(os.path.abspath(__file__))
-    sources = [str(os.stat(os.path.join(here, name)).st_mtime_ns) for name in ("warm.py", "warm_client.py")]
+    sources = [str(os.stat(os.path.join(here, name)).st_mtime_ns) for name in _SOURCES]
     mark = zlib.crc32("\n".join([sys.version, packages, *names, *sources]).encode())
     return os.path.join(folder, f"warm-{mark:08x}.address")
 

@@ -420,7 +420,7 @@ def test_the_summary_of_a_graph_can_be_read_back(request_for):
     assert build_graph(request) == read_summary(request)
 
 
-def test_plain_bps_submits_reports_and_lists(request_for, tmp_path, monkeypatch):
+def test_plain_bps_submits_reports_and_lists(request_for, tmp_path, warm_state):
     request = request_for()
     graph = build_graph(request)
     configuration = tmp_path / "plain.yaml"
@@ -436,10 +436,9 @@ payload: {{payloadName: p, butlerConfig: {request.butler}, inCollection: numbers
   outputRun: {request.key.run_collection}, dataQuery: ""}}
 """
     )
-    programs = Path(sys.executable).parent
+    tool = warm.write_shims(warm_state) / "bps"
     environment = os.environ | {"BPS_WMS_SERVICE_CLASS": "launchers.local.service.LocalService"}
-    environment["PATH"] = f"{programs}:{environment['PATH']}"
-    tool = programs / "bps"
+    environment["PATH"] = f"{tool.parent}:{Path(sys.executable).parent}:{environment['PATH']}"
 
     def call(*arguments: str) -> str:
         done = subprocess.run([tool, *arguments], env=environment, capture_output=True, text=True, check=True)
