@@ -21,7 +21,7 @@ from astropy.table import Table
 from lsst.images import MaskedImage
 from lsst.pipe.base import connectionTypes as ct
 from numpy.typing import NDArray
-from scipy.ndimage import binary_dilation, maximum_filter
+from scipy.ndimage import binary_dilation, gaussian_filter, maximum_filter
 
 from drp_tasks.cleaning import fit_background
 from drp_tasks.images import masked_image, plane, single_plane, start_xy, unusable, wcs_of
@@ -34,6 +34,8 @@ COADD_UNUSABLE = ("NO_DATA", "SAT")
 """Planes of a coadd whose pixels no measurement may use; where an input was clipped the others remain."""
 
 _LOCAL_MAXIMUM_PX = 5
+_SMOOTHING_PX = 2.0
+_HALO_PX = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,6 +176,16 @@ def best_seeing(fwhm: NDArray[np.float64], fraction: float, at_least: int) -> ND
     return chosen
 
 
+def lit(
+    array: NDArray[np.float32], variance: NDArray[np.float32], bad: NDArray[np.bool_], n_sigma: float
+) -> NDArray[np.bool_]:
+    """Find where objects shine (ny, nx): smoothed pixels above their noise, and around; no background is there."""
+    noise = np.sqrt(np.where(bad, 1, variance))
+    smooth = gaussian_filter(np.where(bad, 0, array / noise).astype(np.float32), _SMOOTHING_PX)
+    # White noise keeps 1 / sqrt(4 pi sigma²) of its scatter.
+    return binary_dilation(smooth * np.sqrt(4 * np.pi) * _SMOOTHING_PX > n_sigma, iterations=_HALO_PX)
+
+
 class AssembleCoaddConnections(
     pb.PipelineTaskConnections,  # type: ignore[call-arg]
     dimensions=COADD_DIMENSIONS,
@@ -230,6 +242,10 @@ class AssembleCoaddConfig(pb.PipelineTaskConfig, pipelineConnections=AssembleCoa
     minInputs = pc.Field[int](doc="Fewest visits that are averaged, where there are so many.", default=1)
     minCoverage = pc.Field[int](doc="Pixels that fewer visits cover have no data.", default=1)
     backgroundMesh = pc.Field[int](doc="Size of the residual background's meshes [pix]; 0 for none.", default=128)
+
+    backgroundMaskSigma = pc.Field[float](
+        doc="What is brighter than this many standard deviations is no background.", default=3.0
+    )
 
     @property
     def criteria(self) -> ArtifactCriteria:
@@ -303,7 +319,11 @@ class AssembleCoaddTask(pb.PipelineTask):
         no_data = (coverage < self.config.minCoverage) | (mean.count == 0)
         array = mean.array
         if self.config.backgroundMesh and not no_data.all():
-            array = array - fit_background(array, no_data | saturated, self.config.backgroundMesh).level
+            unknown, mesh = no_data | saturated, self.config.backgroundMesh
+            # The first guess is pulled up by faint objects, and serves only to find them.
+            flat = array - fit_background(array, unknown, mesh).level
+            objects = lit(flat, mean.variance, no_data, self.config.backgroundMaskSigma)
+            array = array - fit_background(array, unknown | objects, mesh).level
         covered_hole = no_data & (coverage >= self.config.minCoverage)
         planes = {"NO_DATA": no_data, "SAT": saturated & (coverage > 0), "CLIPPED": clipped, "INTRP": covered_hole}
         filled = np.where(covered_hole, fill_bad(array, no_data), np.where(no_data, 0, array))

@@ -1,11 +1,12 @@
-"""The PSF of a coadd, fitted to the stars that the isolated-star catalogue names.
+"""The PSF of a coadd, fitted to the stars that the isolated-star catalogue names: on the coadd and on its inputs.
 
-Belongs here: choosing among those stars the ones that this coadd shows well. Doesn't: the model and its fit
-(`drp_tasks.psf`).
+Belongs here: choosing among those stars the ones that this coadd shows well. Doesn't: the models and their fits
+(`drp_tasks.psf`, `drp_tasks.input_psfs`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import lsst.pex.config as pc
@@ -19,6 +20,8 @@ from numpy.typing import NDArray
 
 from drp_tasks.assemble_coadd import COADD_DIMENSIONS, COADD_UNUSABLE
 from drp_tasks.images import start_xy, unusable, wcs_of
+from drp_tasks.input_psfs import fit_input_psf, inputs_to_table
+from drp_tasks.make_warp import WARP_DIMENSIONS, ImageHandle
 from drp_tasks.photometry import aperture_photometry
 from drp_tasks.psf import TooFewStarsError, fit_psf
 
@@ -77,9 +80,29 @@ class FitCoaddPsfConnections(pb.PipelineTaskConnections, dimensions=COADD_DIMENS
         dimensions=("instrument", "skymap", "tract"),
         multiple=True,
     )
+    directWarps = ct.Input(
+        name="direct_warp",
+        doc="The visits that went into the coadd.",
+        storageClass="MaskedImageV2",
+        dimensions=WARP_DIMENSIONS,
+        multiple=True,
+        deferLoad=True,
+    )
+    inputSummary = ct.Input(
+        name="deep_coadd_input_summary",
+        doc="The visits' weights.",
+        storageClass="ArrowAstropy",
+        dimensions=COADD_DIMENSIONS,
+    )
+    inputPsfs = ct.Output(
+        name="deep_coadd_input_psf",
+        doc="PSFs, weights and coverage of the coadd's visits: what the PSF is where not all of them see the sky.",
+        storageClass="ArrowAstropy",
+        dimensions=COADD_DIMENSIONS,
+    )
     psf = ct.Output(
         name="deep_coadd_psf",
-        doc="PSF of the coadd, a polynomial in tract pixels.",
+        doc="PSF of the coadd as a whole, a polynomial in tract pixels.",
         storageClass="ArrowAstropy",
         dimensions=COADD_DIMENSIONS,
     )
@@ -103,14 +126,18 @@ class FitCoaddPsfTask(pb.PipelineTask):
 
     def runQuantum(self, butlerQC: pb.QuantumContext, inputRefs: Any, outputRefs: Any) -> None:
         """Read the coadd and the tract's stars, and write the PSF; too few stars is annotated as a partial result."""
-        inputs = butlerQC.get(inputRefs)
+        coadd, stars = butlerQC.get(inputRefs.coadd), butlerQC.get(inputRefs.stars)
+        summary = butlerQC.get(inputRefs.inputSummary)
+        warps = {handle.dataId["visit"]: handle for handle in butlerQC.get(inputRefs.directWarps)}
         try:
-            outputs = self.run(**inputs)
+            outputs = self.run(coadd, stars, warps, summary)
         except pb.AlgorithmError as error:
             raise pb.AnnotatedPartialOutputsError.annotate(error, self, log=self.log) from error
         butlerQC.put(outputs, outputRefs)
 
-    def run(self, coadd: MaskedImage, stars: list[Table]) -> pb.Struct:
+    def run(
+        self, coadd: MaskedImage, stars: list[Table], warps: Mapping[int, ImageHandle], summary: Table
+    ) -> pb.Struct:
         """Fit the PSF.
 
         Parameters
@@ -119,6 +146,10 @@ class FitCoaddPsfTask(pb.PipelineTask):
             The coadd.
         stars
             Tables of isolated stars, with ra and dec in degrees.
+        warps
+            Handles of the direct warps by visit.
+        summary
+            The coadd's inputs: visit and weight.
 
         Raises
         ------
@@ -148,4 +179,17 @@ class FitCoaddPsfTask(pb.PipelineTask):
         self.metadata["n_candidates"] = n_candidates
         self.metadata["n_stars"] = int(used.sum())
         self.metadata["order"] = psf.order
-        return pb.Struct(psf=psf.to_table())
+        inputs = [
+            fit_input_psf(
+                warps[int(row["visit"])].get(),
+                float(row["weight"]),
+                x[used],
+                y[used],
+                half=self.config.half,
+                max_order=self.config.maxOrder,
+                otherwise=psf,
+            )
+            for row in summary
+        ]
+        self.metadata["n_visits"] = len(inputs)
+        return pb.Struct(psf=psf.to_table(), inputPsfs=inputs_to_table(inputs))

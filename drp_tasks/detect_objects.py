@@ -121,8 +121,8 @@ class MergeObjectDetectionConnections(pb.PipelineTaskConnections, dimensions=PAT
         deferLoad=True,
     )
     psfs = ct.Input(
-        name="deep_coadd_psf",
-        doc="Their PSFs.",
+        name="deep_coadd_input_psf",
+        doc="PSFs of their visits.",
         storageClass="ArrowAstropy",
         dimensions=COADD_DIMENSIONS,
         multiple=True,

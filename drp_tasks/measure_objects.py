@@ -114,8 +114,8 @@ class MeasureObjectConnections(pb.PipelineTaskConnections, dimensions=PATCH_DIME
         deferLoad=True,
     )
     psfs = ct.Input(
-        name="deep_coadd_psf",
-        doc="Their PSFs.",
+        name="deep_coadd_input_psf",
+        doc="PSFs of their visits.",
         storageClass="ArrowAstropy",
         dimensions=COADD_DIMENSIONS,
         multiple=True,

@@ -23,6 +23,7 @@ from scipy.stats import binom, chi2, norm
 from drp_tasks.assemble_coadd import COADD_UNUSABLE
 from drp_tasks.detection import FWHM_PER_SIGMA, gaussian_kernel, signal_to_noise
 from drp_tasks.images import start_xy, unusable
+from drp_tasks.input_psfs import MeanPsf
 from drp_tasks.psf import PolynomialPsf
 
 PATCH_DIMENSIONS = ("skymap", "tract", "patch")
@@ -51,9 +52,9 @@ class Band:
 
 
 def pair_bands(coadds: Mapping[str, MaskedImage], psfs: Mapping[str, Table]) -> list[Band]:
-    """Put the coadds and PSFs of a patch together, by name of band; a coadd without PSF is left out."""
+    """Put the coadds and the PSFs of their inputs together, by name of band; a coadd without PSF is left out."""
     names = sorted(coadds.keys() & psfs.keys())
-    return [Band(name, coadds[name], PolynomialPsf.from_table(psfs[name])) for name in names]
+    return [Band(name, coadds[name], MeanPsf.from_input_table(psfs[name])) for name in names]
 
 
 def significance_map(

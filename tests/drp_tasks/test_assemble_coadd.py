@@ -188,3 +188,21 @@ def test_a_background_that_the_visits_left_is_taken_off():
         handle.image.image.array[...] += 3.0
     coadd = AssembleCoaddTask(config=AssembleCoaddConfig(backgroundMesh=60)).run(direct, blurred).coadd
     assert np.median(coadd.image.array) == pytest.approx(0.0, abs=0.15)
+
+
+def test_objects_are_not_taken_for_background():
+    rng = np.random.default_rng(8)
+    y, x = np.mgrid[:SIDE, :SIDE]
+    light = np.zeros((SIDE, SIDE))
+    for x0, y0 in rng.uniform(5, SIDE - 5, (40, 2)):
+        light += 4 * np.exp(-0.5 * ((x - x0) ** 2 + (y - y0) ** 2) / 2.0**2)
+    direct, blurred = survey()
+    for handle in (*direct.values(), *blurred.values()):
+        handle.image.image.array[...] += light
+
+    def sky(mask_sigma):
+        config = AssembleCoaddConfig(backgroundMesh=60, backgroundMaskSigma=mask_sigma)
+        coadd = AssembleCoaddTask(config=config).run(direct, blurred).coadd
+        return float(np.median(coadd.image.array[light < 0.02]))
+
+    assert abs(sky(3.0)) < 0.5 * abs(sky(1e9))

@@ -8,6 +8,7 @@ from astropy.wcs import WCS
 
 from drp_tasks.coadd_psf import CoaddPsfError, FitCoaddPsfTask, on_stellar_locus
 from drp_tasks.images import masked_image
+from drp_tasks.input_psfs import MeanPsf
 from drp_tasks.psf import PolynomialPsf
 
 START = (700, 400)
@@ -45,6 +46,23 @@ def grid_of(n):
     return [(x + rng.uniform(-0.5, 0.5), y + rng.uniform(-0.5, 0.5)) for x, y in places]
 
 
+class Stored:
+    def __init__(self, image):
+        self.image = image
+
+    def get(self, *, parameters=None):
+        return self.image
+
+
+def fit(coadd, stars, *, visits=(3,)):
+    warp = masked_image(
+        coadd.image.array, coadd.variance.array, {}, unit=u.nJy, start_xy=START, metadata={"visit": visits[0]}
+    )
+    task = FitCoaddPsfTask()
+    summary = Table({"visit": list(visits), "weight": [1.0 / len(visits)] * len(visits)})
+    return task, task.run(coadd, stars, dict.fromkeys(visits, Stored(warp)), summary)
+
+
 def catalogue(wcs, places, *, shift=0.0):
     ra, dec = wcs.all_pix2world([x + shift for x, _ in places], [y for _, y in places], 0)
     return [Table({"ra": ra, "dec": dec})]
@@ -52,7 +70,7 @@ def catalogue(wcs, places, *, shift=0.0):
 
 def test_the_psf_has_the_stars_shape_and_is_centred_on_the_coadds_own_stars(wcs):
     places = grid_of(20)
-    result = FitCoaddPsfTask().run(coadd_with(wcs, places), catalogue(wcs, places, shift=0.15))
+    _, result = fit(coadd_with(wcs, places), catalogue(wcs, places, shift=0.15))
     psf = PolynomialPsf.from_table(result.psf)
     image = psf.image_at(830.0, 520.0)
     y, x = np.mgrid[-psf.half : psf.half + 1, -psf.half : psf.half + 1]
@@ -61,11 +79,19 @@ def test_the_psf_has_the_stars_shape_and_is_centred_on_the_coadds_own_stars(wcs)
     assert abs((x * image).sum()) < 0.02
 
 
+def test_each_visits_psf_is_fitted_too(wcs):
+    places = grid_of(20)
+    _, result = fit(coadd_with(wcs, places), catalogue(wcs, places))
+    mean = MeanPsf.from_input_table(result.inputPsfs)
+    assert [one.visit for one in mean.inputs] == [3]
+    whole = PolynomialPsf.from_table(result.psf).image_at(830.0, 520.0)
+    assert np.abs(mean.image_at(830.0, 520.0) - whole).max() < 0.01 * whole.max()
+
+
 def test_galaxies_and_saturated_stars_in_the_catalogue_are_not_used(wcs):
     places = grid_of(20)
     coadd = coadd_with(wcs, places[:12], galaxies=places[12:16], saturated=places[:2])
-    task = FitCoaddPsfTask()
-    task.run(coadd, catalogue(wcs, places))
+    task, _ = fit(coadd, catalogue(wcs, places))
     assert task.metadata["n_candidates"] == 20
     assert 8 <= task.metadata["n_stars"] <= 10
 
@@ -73,13 +99,13 @@ def test_galaxies_and_saturated_stars_in_the_catalogue_are_not_used(wcs):
 def test_too_few_stars_is_an_error_of_the_data(wcs):
     places = grid_of(3)
     with pytest.raises(CoaddPsfError) as caught:
-        FitCoaddPsfTask().run(coadd_with(wcs, places), catalogue(wcs, places))
+        fit(coadd_with(wcs, places), catalogue(wcs, places))
     assert caught.value.metadata == {"n_candidates": 3, "n_stars": 3}
 
 
 def test_a_catalogue_without_stars_on_the_coadd_is_an_error_of_the_data(wcs):
     with pytest.raises(CoaddPsfError):
-        FitCoaddPsfTask().run(coadd_with(wcs, []), catalogue(wcs, [(100.0, 100.0)]))
+        fit(coadd_with(wcs, []), catalogue(wcs, [(100.0, 100.0)]))
 
 
 def test_the_locus_is_where_most_bright_radii_agree():

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from drp_tasks.input_psfs import InputPsf, inputs_to_table
 from drp_tasks.object_bands import merge_maps, merged_threshold, pair_bands, significance_map
 from tests.drp_tasks.synthetic_coadds import SIGMA, Scene, flux_at
 
@@ -36,5 +37,7 @@ def test_light_that_is_known_is_taken_off():
 
 def test_a_coadd_without_psf_is_left_out():
     (g, r) = Scene([]).bands(0)
-    bands = pair_bands({"g": g.coadd, "r": r.coadd}, {"r": r.psf.to_table()})
+    everywhere = np.ones((50, 50), bool)
+    psf = InputPsf(1, 1.0, r.psf, everywhere, (0, 0))
+    bands = pair_bands({"g": g.coadd, "r": r.coadd}, {"r": inputs_to_table([psf])})
     assert [band.name for band in bands] == ["r"]
