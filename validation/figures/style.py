@@ -274,7 +274,7 @@ def _as_drawn(image: Image.Image) -> bytes:
 
 
 def _with_palette(image: Image.Image) -> bytes:
-    return _encoded(image.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE), "PNG", optimize=True)
+    return _encoded(image.quantize(256, dither=Image.Dither.NONE), "PNG", optimize=True)
 
 
 def _as_photograph(image: Image.Image) -> bytes:
