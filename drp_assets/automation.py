@@ -13,9 +13,10 @@ from typing import Any
 
 import dagster as dg
 from dagster._core.definitions.declarative_automation.operators import DepsAutomationCondition
+from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionResolvedStatus
 
 from drp_assets.grouping import GroupedAutomationSensor
-from drp_assets.keys import inputs_key
+from drp_assets.keys import COMPLETE, inputs_key
 from planning.partitions import ready
 from planning.pipeline import Sharding, Step
 from planning.release import Release
@@ -83,7 +84,7 @@ class SkyOverlap:
 
 
 class OverlapDone(dg.AutomationCondition):
-    """True for partitions whose overlapping partitions, in the step they depend on, are all done.
+    """True for partitions whose overlapping partitions, in the step they depend on, are all done and found complete.
 
     Parameters
     ----------
@@ -123,21 +124,22 @@ class OverlapDone(dg.AutomationCondition):
         """
         view = context.asset_graph_view
         come = await view.compute_materialized_asset_subset(self._inputs)
-        done = await view.compute_materialized_asset_subset(self._upstream)
+        check = dg.AssetCheckKey(self._upstream, COMPLETE)
+        done = await view.compute_subset_with_status(
+            check, AssetCheckExecutionResolvedStatus.SUCCEEDED, view.get_full_subset(key=check)
+        )
         wanted = context.candidate_subset.expensively_compute_partition_keys()
         runnable: frozenset[str] = frozenset()
         if wanted and view.get_full_subset(key=self._inputs).compute_difference(come).is_empty:
             done_keys = frozenset(done.expensively_compute_partition_keys())
             runnable = ready(wanted, self._overlap.needs(self._sharding), done_keys)
-        subset = view.get_asset_subset_from_asset_partitions(
-            context.key, {dg.AssetKeyPartitionKey(context.key, key) for key in runnable}
-        )
+        subset = view.compute_intersection_with_partition_keys(set(runnable), context.candidate_subset)
         return dg.AutomationResult(context, subset)
 
 
 def when_ready() -> dg.AutomationCondition[Any]:
     """Give the condition of what depends on partitions of its own kind, or on all of them."""
-    return _wanted() & ~_deps_missing() & _undisturbed()
+    return _wanted() & ~_deps_missing() & ~_deps_rejected() & _undisturbed()
 
 
 def when_overlap_ready(
@@ -155,7 +157,8 @@ def when_overlap_ready(
         One asset of each upstream step whose partitions are of the other sharding.
     """
     overlap = SkyOverlap(site, release)
-    whole = _wanted() & ~_deps_missing().ignore(dg.AssetSelection.assets(*crossing)) & _undisturbed()
+    elsewhere = dg.AssetSelection.assets(*crossing)
+    whole = _wanted() & ~_deps_missing().ignore(elsewhere) & ~_deps_rejected().ignore(elsewhere) & _undisturbed()
     for key in crossing:
         whole = whole & OverlapDone(overlap, key, inputs_key(release), step.sharding)
     return whole
@@ -164,7 +167,9 @@ def when_overlap_ready(
 def _wanted() -> dg.AutomationCondition[Any]:
     """Missing and not failed, or made from something older than what is there now."""
     condition = dg.AutomationCondition
-    return (condition.missing() & ~condition.execution_failed()) | condition.any_deps_updated().since_last_handled()
+    # Not Dagster's `any_deps_updated`, which is also true when a dependency is about to be asked for in this run.
+    updated = condition.any_deps_match(condition.newly_updated())
+    return (condition.missing() & ~condition.execution_failed()) | updated.since_last_handled()
 
 
 def _deps_missing() -> DepsAutomationCondition[Any]:
@@ -172,11 +177,15 @@ def _deps_missing() -> DepsAutomationCondition[Any]:
     return dg.AutomationCondition.any_deps_match(dg.AutomationCondition.missing())
 
 
-def _undisturbed() -> dg.AutomationCondition[Any]:
-    """Nothing is being made that this depends on, nor this itself; and what is there has passed its blocking checks."""
+def _deps_rejected() -> DepsAutomationCondition[Any]:
+    """Something depended on has failed a blocking check; one partition is enough where many are depended on."""
     condition = dg.AutomationCondition
-    checked = condition.all_checks_match(condition.check_passed(), blocking_only=True)
-    return ~condition.any_deps_in_progress() & ~condition.in_progress() & condition.all_deps_match(checked)
+    return condition.any_deps_match(condition.any_checks_match(condition.check_failed(), blocking_only=True))
+
+
+def _undisturbed() -> dg.AutomationCondition[Any]:
+    """Nothing is being made that this depends on, nor this itself."""
+    return ~dg.AutomationCondition.any_deps_in_progress() & ~dg.AutomationCondition.in_progress()
 
 
 def automation_sensor(site: Site, release: Release) -> GroupedAutomationSensor:

@@ -4,11 +4,11 @@ Belongs here: the assets ``raw`` and ``arrived_products``. Doesn't: how anything
 a release is made from (`drp_assets.inputs`).
 """
 
-from typing import Any
+from collections.abc import Iterator
 
 import dagster as dg
 
-from arrivals.ingest import IngestReport, ingest_pending
+from arrivals.ingest import ingest_pending
 from arrivals.ledger import Ledger
 from arrivals.states import State
 from drp_assets.events import one_line_failures
@@ -29,43 +29,49 @@ def build_site_assets(site: Site) -> list[dg.AssetsDefinition]:
 
     @dg.asset(
         key=RAW,
+        output_required=False,
         partitions_def=SITE_DAY_OBS,
         group_name="arrivals",
         kinds={"butler", "kafka"},
         description="Raws of a day_obs, ingested with their dimensions and visits.",
     )
-    def raw(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
-        with one_line_failures():
-            return dg.MaterializeResult(metadata=_ingest(site, context, int(context.partition_key)))
+    def raw(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult]:
+        yield from _ingest(site, context, int(context.partition_key))
 
     @dg.asset(
         key=SITE_PRODUCTS,
+        output_required=False,
         group_name="arrivals",
         kinds={"butler", "kafka"},
         description="Calibrations, reference catalogues and other products, ingested as they come.",
     )
-    def arrived_products(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
-        with one_line_failures():
-            return dg.MaterializeResult(metadata=_ingest(site, context, None))
+    def arrived_products(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult]:
+        yield from _ingest(site, context, None)
 
     return [raw, arrived_products]
 
 
-def _ingest(site: Site, context: dg.AssetExecutionContext, day_obs: int | None) -> dict[str, Any]:
-    ledger = Ledger(site.ledger)
-    try:
-        report: IngestReport = ingest_pending(
-            open_butler(site.butler, writeable=True), ledger, site.arrivals, day_obs, undated=day_obs is None
-        )
-        summary = ledger.by_day_obs().get(day_obs)
-    finally:
-        ledger.close()
+def _ingest(site: Site, context: dg.AssetExecutionContext, day_obs: int | None) -> Iterator[dg.MaterializeResult]:
+    """Ingest what is due; what came again only is no news, and releases needn't hear of it."""
+    with one_line_failures():
+        ledger = Ledger(site.ledger)
+        try:
+            butler = open_butler(site.butler, writeable=True)
+            report = ingest_pending(butler, ledger, site.arrivals, day_obs, undated=day_obs is None)
+            summary = ledger.by_day_obs().get(day_obs)
+        finally:
+            ledger.close()
     for problem in report.problems:
         context.log.warning(f"{problem.did} {problem.state}: {problem.reason}")
-    return {
-        "datasets ingested now": report.datasets,
-        "messages ingested": summary.counts[State.INGESTED] if summary else 0,
-        "messages waiting": summary.counts[State.WAITING] if summary else 0,
-        "messages quarantined": summary.counts[State.QUARANTINED] if summary else 0,
-        "bytes announced": summary.bytes if summary else 0,
-    }
+    if not report.datasets or summary is None:
+        context.log.info("nothing new has come")
+        return
+    yield dg.MaterializeResult(
+        metadata={
+            "datasets ingested now": report.datasets,
+            "messages ingested": summary.counts[State.INGESTED],
+            "messages waiting": summary.counts[State.WAITING],
+            "messages quarantined": summary.counts[State.QUARANTINED],
+            "bytes announced": summary.bytes,
+        }
+    )

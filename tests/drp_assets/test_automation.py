@@ -1,0 +1,161 @@
+"""What runs by itself, as Dagster's own evaluation of the conditions sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from drp_assets.automation import OverlapDone, when_overlap_ready, when_ready
+from planning.pipeline import Sharding, Step
+from planning.release import Release
+
+DAYS = dg.StaticPartitionsDefinition(["20261101", "20261102"])
+TRACTS = dg.StaticPartitionsDefinition(["0", "1"])
+INPUTS = dg.AssetKey(["dr1", "inputs"])
+IMAGE = dg.AssetKey(["dr1", "image"])
+COADD = dg.AssetKey(["dr1", "coadd"])
+CHECK = "complete"
+
+
+class Overlap:
+    """Tract 0 lies under both day_obs, tract 1 under the first alone."""
+
+    def needs(self, sharding: Sharding) -> Mapping[str, frozenset[str]]:
+        assert sharding is Sharding.TRACT
+        return {"0": frozenset({"20261101", "20261102"}), "1": frozenset({"20261101"})}
+
+
+@pytest.fixture
+def instance() -> Iterator[dg.DagsterInstance]:
+    with dg.instance_for_test() as instance:
+        yield instance
+
+
+@pytest.fixture
+def definitions(monkeypatch: pytest.MonkeyPatch) -> dg.Definitions:
+    monkeypatch.setattr("drp_assets.automation.SkyOverlap", lambda site, release: Overlap())
+    release: Any = Release.model_construct(name="dr1")
+    site: Any = None
+    step = Step(label="step3a-coadd-tracts", dimensions=("tract",))
+
+    @dg.multi_asset(name="inputs", specs=[dg.AssetSpec(INPUTS, skippable=True)], partitions_def=DAYS)
+    def inputs() -> Iterator[Any]:
+        yield from ()
+
+    @dg.multi_asset(
+        name="image",
+        specs=[dg.AssetSpec(IMAGE, deps=[INPUTS], skippable=True, automation_condition=when_ready())],
+        check_specs=[dg.AssetCheckSpec(CHECK, asset=IMAGE, partitions_def=DAYS, blocking=True)],
+        partitions_def=DAYS,
+    )
+    def image() -> Iterator[Any]:
+        yield from ()
+
+    dep = dg.AssetDep(IMAGE, partition_mapping=dg.AllPartitionMapping())
+    condition = when_overlap_ready(site, release, step, {IMAGE: step})
+
+    @dg.multi_asset(
+        name="coadd",
+        specs=[dg.AssetSpec(COADD, deps=[dep], skippable=True, automation_condition=condition)],
+        partitions_def=TRACTS,
+    )
+    def coadd() -> Iterator[Any]:
+        yield from ()
+
+    return dg.Definitions(assets=[inputs, image, coadd])
+
+
+class Facility:
+    """An instance to which things happen."""
+
+    def __init__(self, definitions: dg.Definitions, instance: dg.DagsterInstance) -> None:
+        self.definitions = definitions
+        self.instance = instance
+        self.cursor: Any = None
+
+    def make(self, key: dg.AssetKey, *partitions: str) -> None:
+        for partition in partitions:
+            self.instance.report_runless_asset_event(dg.AssetMaterialization(key, partition=partition))
+
+    def check(self, partition: str, *, passed: bool) -> None:
+        record = self.instance.fetch_materializations(
+            dg.AssetRecordsFilter(IMAGE, asset_partitions=[partition]), limit=1
+        ).records[0]
+        from dagster._core.definitions.asset_checks.asset_check_evaluation import (
+            AssetCheckEvaluationTargetMaterializationData as Target,
+        )
+
+        self.instance.report_runless_asset_event(
+            dg.AssetCheckEvaluation(
+                asset_key=IMAGE,
+                check_name=CHECK,
+                passed=passed,
+                metadata={},
+                partition=partition,
+                severity=dg.AssetCheckSeverity.ERROR,
+                target_materialization_data=Target(
+                    storage_id=record.storage_id, run_id=record.run_id, timestamp=record.timestamp
+                ),
+            )
+        )
+
+    def asked_for(self, key: dg.AssetKey) -> set[str]:
+        result = dg.evaluate_automation_conditions(defs=self.definitions, instance=self.instance, cursor=self.cursor)
+        self.cursor = result.cursor
+        return set(result.get_requested_partitions(key))
+
+
+@pytest.fixture
+def facility(definitions: dg.Definitions, instance: dg.DagsterInstance) -> Facility:
+    return Facility(definitions, instance)
+
+
+def test_partition_runs_when_what_it_needs_has_come(facility: Facility) -> None:
+    assert facility.asked_for(IMAGE) == set()
+    facility.make(INPUTS, "20261101")
+    assert facility.asked_for(IMAGE) == {"20261101"}
+
+
+def test_partition_runs_again_when_what_it_was_made_from_is_newer(facility: Facility) -> None:
+    facility.make(INPUTS, "20261101")
+    facility.make(IMAGE, "20261101")
+    assert facility.asked_for(IMAGE) == set()
+    facility.make(INPUTS, "20261101")
+    assert facility.asked_for(IMAGE) == {"20261101"}
+
+
+def test_tract_waits_until_every_overlapping_day_obs_is_done(facility: Facility) -> None:
+    facility.make(INPUTS, "20261101", "20261102")
+    facility.make(IMAGE, "20261101")
+    facility.check("20261101", passed=True)
+    assert facility.asked_for(COADD) == {"1"}
+    facility.make(IMAGE, "20261102")
+    facility.check("20261102", passed=True)
+    assert facility.asked_for(COADD) == {"0", "1"}
+
+
+def test_tract_waits_until_the_inputs_of_all_day_obs_have_come(facility: Facility) -> None:
+    facility.make(INPUTS, "20261101")
+    facility.make(IMAGE, "20261101", "20261102")
+    facility.check("20261101", passed=True)
+    facility.check("20261102", passed=True)
+    assert facility.asked_for(COADD) == set()
+    facility.make(INPUTS, "20261102")
+    assert facility.asked_for(COADD) == {"0", "1"}
+
+
+def test_failed_blocking_check_stops_what_depends_on_it(facility: Facility) -> None:
+    facility.make(INPUTS, "20261101", "20261102")
+    facility.make(IMAGE, "20261101", "20261102")
+    facility.check("20261101", passed=True)
+    facility.check("20261102", passed=False)
+    assert facility.asked_for(COADD) == {"1"}
+
+
+def test_condition_says_in_the_ui_what_is_waited_for() -> None:
+    overlap: Any = Overlap()
+    condition = OverlapDone(overlap, IMAGE, INPUTS, Sharding.TRACT)
+    assert condition.name == "overlapping partitions of dr1/image are done"
