@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import dagster as dg
@@ -18,7 +18,7 @@ from dagster._core.storage.asset_check_execution_record import AssetCheckExecuti
 from drp_assets.grouping import GroupedAutomationSensor
 from drp_assets.keys import COMPLETE, inputs_key
 from planning.partitions import ready
-from planning.pipeline import Sharding, Step
+from planning.pipeline import Sharding
 from planning.release import Release
 from resources.butler import open_butler
 from resources.site import Site
@@ -95,7 +95,7 @@ class OverlapDone(dg.AutomationCondition):
     inputs
         The release's inputs: until they have come for every day_obs, what overlaps isn't known.
     sharding
-        Of the partitions that wait.
+        Of the partitions that wait; what runs whole waits for every tract that a visit touches.
     """
 
     def __init__(self, overlap: SkyOverlap, upstream: dg.AssetKey, inputs: dg.AssetKey, sharding: Sharding) -> None:
@@ -128,12 +128,17 @@ class OverlapDone(dg.AutomationCondition):
         done = await view.compute_subset_with_status(
             check, AssetCheckExecutionResolvedStatus.SUCCEEDED, view.get_full_subset(key=check)
         )
-        wanted = context.candidate_subset.expensively_compute_partition_keys()
-        runnable: frozenset[str] = frozenset()
-        if wanted and view.get_full_subset(key=self._inputs).compute_difference(come).is_empty:
-            done_keys = frozenset(done.expensively_compute_partition_keys())
-            runnable = ready(wanted, self._overlap.needs(self._sharding), done_keys)
-        subset = view.compute_intersection_with_partition_keys(set(runnable), context.candidate_subset)
+        candidates = context.candidate_subset
+        if candidates.is_empty or not view.get_full_subset(key=self._inputs).compute_difference(come).is_empty:
+            return dg.AutomationResult(context, context.get_empty_subset())
+        done_keys = frozenset(done.expensively_compute_partition_keys())
+        if self._sharding is Sharding.WHOLE:
+            tracts = frozenset(tract for _, tract in self._overlap.pairs())
+            whole = candidates if tracts and tracts <= done_keys else context.get_empty_subset()
+            return dg.AutomationResult(context, whole)
+        wanted = candidates.expensively_compute_partition_keys()
+        runnable = ready(wanted, self._overlap.needs(self._sharding), done_keys)
+        subset = view.compute_intersection_with_partition_keys(set(runnable), candidates)
         return dg.AutomationResult(context, subset)
 
 
@@ -143,16 +148,16 @@ def when_ready() -> dg.AutomationCondition[Any]:
 
 
 def when_overlap_ready(
-    site: Site, release: Release, step: Step, crossing: dict[dg.AssetKey, Step]
+    site: Site, release: Release, sharding: Sharding, crossing: Sequence[dg.AssetKey]
 ) -> dg.AutomationCondition[Any]:
-    """Give the condition of a step that depends on partitions of the other sharding.
+    """Give the condition of what depends on partitions of another sharding.
 
     Parameters
     ----------
     site, release
         Where to ask what overlaps.
-    step
-        The step that waits.
+    sharding
+        Of what waits.
     crossing
         One asset of each upstream step whose partitions are of the other sharding.
     """
@@ -160,7 +165,7 @@ def when_overlap_ready(
     elsewhere = dg.AssetSelection.assets(*crossing)
     whole = _wanted() & ~_deps_missing().ignore(elsewhere) & ~_deps_rejected().ignore(elsewhere) & _undisturbed()
     for key in crossing:
-        whole = whole & OverlapDone(overlap, key, inputs_key(release), step.sharding)
+        whole = whole & OverlapDone(overlap, key, inputs_key(release), sharding)
     return whole
 
 

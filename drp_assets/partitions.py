@@ -87,3 +87,14 @@ def mapping_between(upstream: Sharding, downstream: Sharding) -> dg.PartitionMap
     if upstream is downstream or Sharding.WHOLE in (upstream, downstream):
         return None
     return dg.AllPartitionMapping()
+
+
+def crosses(upstream: Sharding, downstream: Sharding) -> bool:
+    """Say whether only the Butler knows which upstream partitions are needed: visits decide which tracts there are.
+
+    Parameters
+    ----------
+    upstream, downstream
+        The two steps' shardings.
+    """
+    return upstream is not downstream and Sharding.TRACT in (upstream, downstream) and upstream is not Sharding.WHOLE

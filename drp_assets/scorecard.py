@@ -4,28 +4,24 @@ Belongs here: the asset ``<release>/scorecard`` and a check for each threshold. 
 (`validation`), or measuring (`drp_tasks`).
 """
 
-import datetime as dt
 from collections.abc import Iterator
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import dagster as dg
 
-from drp_assets.automation import when_ready
+from drp_assets.automation import when_overlap_ready
 from drp_assets.events import log_check, log_materialization, one_line_failures, output_for
 from drp_assets.keys import product_assets, scorecard_key
-from drp_assets.pictures import figures_folder, link
+from drp_assets.pictures import link
 from drp_assets.reporting import read_failures
-from planning.pipeline import PipelinePlan
+from planning.pipeline import PipelinePlan, Sharding
 from planning.release import Release
 from resources.butler import open_butler
 from resources.site import Site
-from validation.metrics import combine, read_metrics
-from validation.products import count_products
-from validation.provenance import read_provenance
+from validation.assessment import assess, report_release
 from validation.rendering import scorecard_markdown, verdict_text
-from validation.report import Report, write_report
-from validation.scorecard import Row, Scorecard, Verdict, judge
+from validation.scorecard import Row, Scorecard, Verdict
 
 
 def judge_release(site: Site, release: Release) -> Scorecard:
@@ -36,10 +32,7 @@ def judge_release(site: Site, release: Release) -> Scorecard:
     site, release
         Where, what.
     """
-    butler = open_butler(site.butler)
-    measured = read_metrics(butler, release.chain, skymap=release.skymap, tracts=release.tracts or None)
-    thresholds = release.validation.thresholds
-    return judge(thresholds, combine(measured, thresholds), release.name)
+    return assess(open_butler(site.butler), release).scorecard
 
 
 def build_scorecard(site: Site, release: Release, plan: PipelinePlan) -> dg.AssetsDefinition:
@@ -53,6 +46,8 @@ def build_scorecard(site: Site, release: Release, plan: PipelinePlan) -> dg.Asse
         The scorecard waits for every step of it that nothing else waits for.
     """
     key = scorecard_key(release)
+    last = _last_assets(release, plan)
+    crossing = [asset.key for asset in last if asset.sharding is Sharding.TRACT]
     names = list(dict.fromkeys(threshold.metric for threshold in release.validation.thresholds))
     checks = {
         name: dg.AssetCheckSpec(
@@ -68,13 +63,13 @@ def build_scorecard(site: Site, release: Release, plan: PipelinePlan) -> dg.Asse
         specs=[
             dg.AssetSpec(
                 key,
-                deps=_last_assets(release, plan),
+                deps=[asset.key for asset in last],
                 skippable=True,
                 group_name="5_validation",
                 kinds={"report"},
                 owners=[release.owner],
                 description="Whether the release is good: every metric against its threshold, with figures.",
-                automation_condition=when_ready(),
+                automation_condition=when_overlap_ready(site, release, Sharding.WHOLE, crossing),
             )
         ],
         check_specs=list(checks.values()),
@@ -82,7 +77,9 @@ def build_scorecard(site: Site, release: Release, plan: PipelinePlan) -> dg.Asse
     def scorecard(context: dg.AssetExecutionContext) -> Iterator[Any]:
         with one_line_failures():
             found = judge_release(site, release)
-            report = _write_report(site, release, found)
+            folder = site.reports / release.name
+            failures = read_failures(site, release)
+            report = report_release(open_butler(site.butler), release, folder, failures=failures)
         log_materialization(
             context,
             key,
@@ -102,41 +99,6 @@ def build_scorecard(site: Site, release: Release, plan: PipelinePlan) -> dg.Asse
     return scorecard
 
 
-def _write_report(site: Site, release: Release, found: Scorecard) -> Path:
-    from validation.figures.registry import draw
-
-    butler = open_butler(site.butler)
-    measured = read_metrics(butler, release.chain, skymap=release.skymap, tracts=release.tracts or None)
-    tracts = sorted({m.tract for m in measured if m.tract is not None})
-    thresholds = release.validation.thresholds
-    figures = [
-        (
-            f"tract {tract}",
-            draw(
-                butler,
-                release.chain,
-                tract,
-                figures_folder(site, release, str(tract)),
-                skymap=release.skymap,
-                instrument=release.instrument,
-            ),
-        )
-        for tract in tracts
-    ]
-    report = Report(
-        release.name,
-        found,
-        dt.datetime.now(dt.UTC),
-        release.description,
-        tracts={t: judge(thresholds, [m for m in measured if m.tract == t], f"tract {t}") for t in tracts},
-        figures=figures,
-        failures=read_failures(site, release),
-        products=count_products(butler, release.chain),
-        provenance=read_provenance(butler, release.chain, Path(release.pipeline).name),
-    )
-    return write_report(report, site.reports / release.name)
-
-
 def _log_rows(context: dg.AssetExecutionContext, spec: dg.AssetCheckSpec, rows: list[Row]) -> None:
     good = {Verdict.PASSED, Verdict.WARNED, Verdict.WAIVED}
     log_check(
@@ -151,13 +113,25 @@ def _log_rows(context: dg.AssetExecutionContext, spec: dg.AssetCheckSpec, rows: 
     )
 
 
-def _last_assets(release: Release, plan: PipelinePlan) -> list[dg.AssetKey]:
-    """Give one asset of each step that no other step depends on: when those are done, all is."""
+@dataclass(frozen=True, slots=True)
+class _Awaited:
+    key: dg.AssetKey
+    sharding: Sharding
+
+
+def _last_assets(release: Release, plan: PipelinePlan) -> list[_Awaited]:
+    """Give the metrics, and one asset of each step that no other step depends on: when those are done, all is."""
     steps = [step for step in plan.steps if release.settings(step.label).enabled]
     depended_on = {upstream.label for step in steps for upstream in plan.upstream(step)}
+    awaited = [
+        _Awaited(asset.key, step.sharding)
+        for step in steps
+        for asset in product_assets(release, step)
+        if asset.dataset_type.endswith("_metrics")
+    ]
     last = [step for step in steps if step.label not in depended_on]
-    metrics = [a.key for s in steps for a in product_assets(release, s) if a.dataset_type.endswith("_metrics")]
-    return list(dict.fromkeys([*metrics, *(product_assets(release, step)[0].key for step in last)]))
+    awaited += [_Awaited(product_assets(release, step)[0].key, step.sharding) for step in last]
+    return list(dict.fromkeys(awaited))
 
 
 def _check_name(metric: str) -> str:

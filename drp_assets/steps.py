@@ -12,7 +12,7 @@ import dagster as dg
 from drp_assets.automation import when_overlap_ready, when_ready
 from drp_assets.events import one_line_failures, output_for
 from drp_assets.keys import COMPLETE, ProductAsset, inputs_key, product_assets
-from drp_assets.partitions import mapping_between, partitions_of
+from drp_assets.partitions import crosses, mapping_between, partitions_of
 from drp_assets.pictures import pictures_of
 from drp_assets.reporting import report_outcome
 from drp_assets.submissions import StepConfig, request_for
@@ -59,7 +59,7 @@ def build_step(site: Site, release: Release, plan: PipelinePlan, step: Step, cod
     assets = product_assets(release, step)
     partitions_def = partitions_of(release, step.sharding)
     deps, crossing = _dependencies(release, plan, step)
-    condition = when_overlap_ready(site, release, step, crossing) if crossing else when_ready()
+    condition = when_overlap_ready(site, release, step.sharding, crossing) if crossing else when_ready()
     largest = release.settings(step.label).partitions_per_submission
 
     @dg.multi_asset(
@@ -106,18 +106,16 @@ def build_step(site: Site, release: Release, plan: PipelinePlan, step: Step, cod
     return run_step
 
 
-def _dependencies(
-    release: Release, plan: PipelinePlan, step: Step
-) -> tuple[list[dg.AssetDep], dict[dg.AssetKey, Step]]:
+def _dependencies(release: Release, plan: PipelinePlan, step: Step) -> tuple[list[dg.AssetDep], list[dg.AssetKey]]:
     """Give a step's dependencies, and one asset of each upstream step whose partitions are of the other sharding."""
     deps: list[dg.AssetDep] = []
-    crossing: dict[dg.AssetKey, Step] = {}
+    crossing: list[dg.AssetKey] = []
     for upstream in plan.upstream(step):
         mapping = mapping_between(upstream.sharding, step.sharding)
         read = [a for a in product_assets(release, upstream) if not step.products or a.dataset_type in step.inputs]
         deps += [dg.AssetDep(asset.key, partition_mapping=mapping) for asset in read]
-        if mapping is not None and read:
-            crossing[read[0].key] = upstream
+        if read and crosses(upstream.sharding, step.sharding):
+            crossing.append(read[0].key)
     if set(step.inputs) & {"raw"} or (not step.products and step is plan.steps[0]):
         mapping = mapping_between(Sharding.DAY_OBS, step.sharding)
         deps.append(dg.AssetDep(inputs_key(release), partition_mapping=mapping))

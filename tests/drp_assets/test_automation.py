@@ -9,7 +9,7 @@ import dagster as dg
 import pytest
 
 from drp_assets.automation import OverlapDone, when_overlap_ready, when_ready
-from planning.pipeline import Sharding, Step
+from planning.pipeline import Sharding
 from planning.release import Release
 
 DAYS = dg.StaticPartitionsDefinition(["20261101", "20261102"])
@@ -17,11 +17,15 @@ TRACTS = dg.StaticPartitionsDefinition(["0", "1"])
 INPUTS = dg.AssetKey(["dr1", "inputs"])
 IMAGE = dg.AssetKey(["dr1", "image"])
 COADD = dg.AssetKey(["dr1", "coadd"])
+MAPS = dg.AssetKey(["dr1", "maps"])
 CHECK = "complete"
 
 
 class Overlap:
     """Tract 0 lies under both day_obs, tract 1 under the first alone."""
+
+    def pairs(self) -> frozenset[tuple[str, str]]:
+        return frozenset({("20261101", "0"), ("20261102", "0"), ("20261101", "1")})
 
     def needs(self, sharding: Sharding) -> Mapping[str, frozenset[str]]:
         assert sharding is Sharding.TRACT
@@ -39,7 +43,6 @@ def definitions(monkeypatch: pytest.MonkeyPatch) -> dg.Definitions:
     monkeypatch.setattr("drp_assets.automation.SkyOverlap", lambda site, release: Overlap())
     release: Any = Release.model_construct(name="dr1")
     site: Any = None
-    step = Step(label="step3a-coadd-tracts", dimensions=("tract",))
 
     @dg.multi_asset(name="inputs", specs=[dg.AssetSpec(INPUTS, skippable=True)], partitions_def=DAYS)
     def inputs() -> Iterator[Any]:
@@ -55,17 +58,32 @@ def definitions(monkeypatch: pytest.MonkeyPatch) -> dg.Definitions:
         yield from ()
 
     dep = dg.AssetDep(IMAGE, partition_mapping=dg.AllPartitionMapping())
-    condition = when_overlap_ready(site, release, step, {IMAGE: step})
+    condition = when_overlap_ready(site, release, Sharding.TRACT, [IMAGE])
 
     @dg.multi_asset(
         name="coadd",
         specs=[dg.AssetSpec(COADD, deps=[dep], skippable=True, automation_condition=condition)],
+        check_specs=[dg.AssetCheckSpec(CHECK, asset=COADD, partitions_def=TRACTS, blocking=True)],
         partitions_def=TRACTS,
     )
     def coadd() -> Iterator[Any]:
         yield from ()
 
-    return dg.Definitions(assets=[inputs, image, coadd])
+    @dg.multi_asset(
+        name="maps",
+        specs=[
+            dg.AssetSpec(
+                MAPS,
+                deps=[COADD],
+                skippable=True,
+                automation_condition=when_overlap_ready(site, release, Sharding.WHOLE, [COADD]),
+            )
+        ],
+    )
+    def maps() -> Iterator[Any]:
+        yield from ()
+
+    return dg.Definitions(assets=[inputs, image, coadd, maps])
 
 
 class Facility:
@@ -80,9 +98,9 @@ class Facility:
         for partition in partitions:
             self.instance.report_runless_asset_event(dg.AssetMaterialization(key, partition=partition))
 
-    def check(self, partition: str, *, passed: bool) -> None:
+    def check(self, partition: str, *, passed: bool, key: dg.AssetKey = IMAGE) -> None:
         record = self.instance.fetch_materializations(
-            dg.AssetRecordsFilter(IMAGE, asset_partitions=[partition]), limit=1
+            dg.AssetRecordsFilter(key, asset_partitions=[partition]), limit=1
         ).records[0]
         from dagster._core.definitions.asset_checks.asset_check_evaluation import (
             AssetCheckEvaluationTargetMaterializationData as Target,
@@ -90,7 +108,7 @@ class Facility:
 
         self.instance.report_runless_asset_event(
             dg.AssetCheckEvaluation(
-                asset_key=IMAGE,
+                asset_key=key,
                 check_name=CHECK,
                 passed=passed,
                 metadata={},
@@ -106,6 +124,11 @@ class Facility:
         result = dg.evaluate_automation_conditions(defs=self.definitions, instance=self.instance, cursor=self.cursor)
         self.cursor = result.cursor
         return set(result.get_requested_partitions(key))
+
+    def asks_for_whole(self, key: dg.AssetKey) -> bool:
+        result = dg.evaluate_automation_conditions(defs=self.definitions, instance=self.instance, cursor=self.cursor)
+        self.cursor = result.cursor
+        return bool(result.get_num_requested(key))
 
 
 @pytest.fixture
@@ -153,6 +176,16 @@ def test_failed_blocking_check_stops_what_depends_on_it(facility: Facility) -> N
     facility.check("20261101", passed=True)
     facility.check("20261102", passed=False)
     assert facility.asked_for(COADD) == {"1"}
+
+
+def test_whole_step_waits_for_every_tract_that_a_visit_touches(facility: Facility) -> None:
+    facility.make(INPUTS, "20261101", "20261102")
+    facility.make(COADD, "0")
+    facility.check("0", passed=True, key=COADD)
+    assert not facility.asks_for_whole(MAPS)
+    facility.make(COADD, "1")
+    facility.check("1", passed=True, key=COADD)
+    assert facility.asks_for_whole(MAPS)
 
 
 def test_condition_says_in_the_ui_what_is_waited_for() -> None:
