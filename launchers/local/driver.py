@@ -26,6 +26,10 @@ GRACE_S = 5.0
 KILLED = 128 + signal.SIGKILL
 
 LOCK_FILE = "driver.lock"
+ATTEMPT_VARIABLE = "DRP_JOB_ATTEMPT"
+"""Tells a job how often it was tried before."""
+NOT_STARTED = "not started"
+"""What a job's exit file says when its driver died before it could let the job begin."""
 
 
 def job_script(submit_path: Path, name: str) -> Path:
@@ -84,23 +88,34 @@ class Driver:
             attempt = job.attempt + 1
             log = job_log(self._path, job.name, attempt)
             log.parent.mkdir(exist_ok=True)
+            exit_file = self._exit_file(job, attempt)
+            exit_file.unlink(missing_ok=True)
             with log.open("ab") as output:
                 process = subprocess.Popen(
-                    ["/bin/bash", job_script(self._path, job.name), str(self._exit_file(job, attempt))],
-                    stdin=subprocess.DEVNULL,
+                    ["/bin/bash", job_script(self._path, job.name), str(exit_file)],
+                    stdin=subprocess.PIPE,
                     stdout=output,
                     stderr=subprocess.STDOUT,
                     start_new_session=True,
+                    env=os.environ | {ATTEMPT_VARIABLE: str(attempt - 1)},
                 )
             identity = ProcessIdentity.of(process.pid) or ProcessIdentity(process.pid, "gone")
             self._store.write_process(job.name, identity)
+            # Only now that it can be found again may it begin.
+            assert process.stdin is not None
+            with contextlib.suppress(BrokenPipeError):
+                process.stdin.write(b"go\n")
+                process.stdin.close()
             self._children[job.name], self._processes[job.name] = process, identity
             self._limit(job, time.time())
 
     def _adopt(self) -> None:
         for name, running in self._store.read_running().items():
-            # A job whose process was never written down did not start: the record comes first.
-            self._processes[name] = running.process or ProcessIdentity(0, "never started")
+            if running.process is None or self._said(self._plan.jobs[name]) == NOT_STARTED:
+                # A job begins when its process has been written down, not before.
+                self._store.write_jobs(self._plan.not_started(name))
+                continue
+            self._processes[name] = running.process
             self._limit(self._plan.jobs[name], running.started_at)
 
     def _limit(self, job: Job, started_at: float) -> None:
@@ -115,14 +130,15 @@ class Driver:
                     self._killed.add(name)
                     self._end_groups({name: identity})
                 continue
-            if code >= 128 and identity.pid:
+            if code >= 128:
                 # Nothing of the attempt may write on while the next one runs.
                 identity.send_to_group(signal.SIGKILL)
             del self._processes[name]
             self._children.pop(name, None)
             self._deadlines.pop(name, None)
             self._killed.discard(name)
-            self._store.write_jobs(self._plan.ended(name, code))
+            began = self._said(self._plan.jobs[name]) != NOT_STARTED
+            self._store.write_jobs(self._plan.ended(name, code) if began else self._plan.not_started(name))
 
     def _exit_code(self, name: str, identity: ProcessIdentity) -> int | None:
         child = self._children.get(name)
@@ -131,11 +147,15 @@ class Driver:
             return 128 - status if status is not None and status < 0 else status
         if identity.is_alive:
             return None
-        job = self._plan.jobs[name]
+        said = self._said(self._plan.jobs[name])
+        return int(said) if said.isdecimal() else KILLED
+
+    def _said(self, job: Job) -> str:
+        """Return what a job has left in its exit file."""
         try:
-            return int(self._exit_file(job, job.attempt).read_text(encoding="ascii"))
-        except (OSError, ValueError):
-            return KILLED
+            return self._exit_file(job, job.attempt).read_text(encoding="ascii").strip()
+        except OSError:
+            return ""
 
     def _exit_file(self, job: Job, attempt: int) -> Path:
         return self._path / "jobs" / f"{file_name(job.name)}.{attempt}.exit"
@@ -145,7 +165,7 @@ class Driver:
         self._store.write_jobs(self._plan.cancel())
 
     def _end_groups(self, processes: dict[str, ProcessIdentity]) -> None:
-        end_groups([identity for identity in processes.values() if identity.pid])
+        end_groups(list(processes.values()))
         for child in self._children.values():
             child.poll()
 

@@ -154,6 +154,11 @@ class Plan:
         job = self._jobs[name]
         return [self._put(job.moved(JobState.RUNNING, attempt=job.attempt + 1, exit_code=None))]
 
+    def not_started(self, name: str) -> list[Job]:
+        """Note that a job's process never did anything: the attempt doesn't count."""
+        job = self._jobs[name]
+        return [self._put(job.moved(JobState.READY, attempt=job.attempt - 1))]
+
     def ended(self, name: str, exit_code: int) -> list[Job]:
         """Note how a job's process ended: it succeeded, is tried again, or failed for good."""
         job = self._jobs[name]

@@ -151,7 +151,7 @@ class LocalService(BaseWmsService):
             while driver.is_alive and time.monotonic() < deadline:
                 time.sleep(0.05)
         if not _is_over(store):
-            end_groups([job.process for job in store.read_running().values() if job.process and job.process.pid])
+            end_groups([job.process for job in store.read_running().values() if job.process])
             store.write_jobs(Plan(store.read_jobs()).cancel(), {"ended_at": time.time()})
         return True, ""
 

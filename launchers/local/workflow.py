@@ -28,7 +28,7 @@ from lsst.ctrl.bps import (
 )
 
 from launchers import warm
-from launchers.local.driver import job_script
+from launchers.local.driver import ATTEMPT_VARIABLE, NOT_STARTED, job_script
 from launchers.local.jobs import Job
 from launchers.local.store import JobStore
 from resources.errors import Rejected
@@ -172,20 +172,25 @@ def _job(node: GenericWorkflowNode, parents: list[str], waits_for: list[str], *,
 
 
 def _script(node: GenericWorkflowNode, workflow: GenericWorkflow) -> str:
-    """Write a job's script; its one argument is the file that takes the exit code, for a driver that comes later."""
+    """Write a job's script.
+
+    It begins when it reads a line, which its driver writes when it has noted the process: a driver that dies before
+    leaves nothing behind that its successor doesn't know of. Its one argument is the file that takes the exit code.
+    """
     if not isinstance(node, GenericWorkflowJob):
         return "exit 0\n"
     assert node.executable is not None
     command = f"{node.executable.src_uri} {node.arguments or ''}".format_map(defaultdict(str, node.cmdvals))
     files = {file.name: file.src_uri for file in workflow.get_job_inputs(node.name)}
     files |= {file.name: file.src_uri for file in workflow.get_job_outputs(node.name)}
-    lines = ["(", f"export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH"]
+    lines = [f'read -r go || {{ echo "{NOT_STARTED}" >"$1"; exit 1; }}', "("]
+    lines += [f"export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH"]
     lines += [f"export PATH={shlex.quote(str(folder))}:$PATH" for folder in warm.shim_folder()]
     lines += [f"export {key}={_quoted(_filled(str(value), files))}" for key, value in node.environment.items()]
     lines += [_filled(line, files) for line in (node.pre_cmdline, command) if line]
     if node.post_cmdline:
         lines += ["code=$?", _filled(node.post_cmdline, files), "exit $code"]
-    lines += [")", "code=$?", 'echo "$code" >"$1.new" && mv "$1.new" "$1"', "exit $code"]
+    lines += [") </dev/null", "code=$?", 'echo "$code" >"$1.new" && mv "$1.new" "$1"', "exit $code"]
     return "\n".join(lines) + "\n"
 
 
@@ -196,8 +201,8 @@ def _filled(text: str, files: Mapping[str, str]) -> str:
             return f"${{{name}}}"
         if kind == "FILE":
             return files[name]
-        # What a batch system knows of a job's attempt: here, nothing but its number.
-        return {"attemptNum": "${DRP_ATTEMPT:-0}"}.get(name, "")
+        # What a batch system knows of a job: here, nothing but the number of its attempt.
+        return {"attemptNum": f"${{{ATTEMPT_VARIABLE}}}"}.get(name, "")
 
     while (filled := _PLACEHOLDER.sub(value, text)) != text:
         text = filled

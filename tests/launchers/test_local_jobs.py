@@ -70,6 +70,15 @@ def test_a_killed_job_is_tried_again_as_often_as_allowed():
     assert (plan.jobs["a"].state, plan.jobs["a"].attempt) == (JobState.FAILED, 3)
 
 
+def test_an_attempt_that_never_began_does_not_count():
+    plan = diamond(retries=0)
+    plan.started("a")
+
+    plan.not_started("a")
+
+    assert (plan.jobs["a"].state, plan.jobs["a"].attempt) == (JobState.READY, 0)
+
+
 def test_an_exit_code_that_means_a_real_failure_is_not_tried_again():
     plan = diamond(retries=2, no_retry_codes=frozenset({1, 2}))
 

@@ -47,7 +47,7 @@ def output_of(prepared: PreparedJob, tmp_path) -> str:
     script = tmp_path / "job.sh"
     script.write_text(prepared.script)
     exit_file = tmp_path / "exit"
-    done = subprocess.run(["bash", script, exit_file], capture_output=True, text=True, check=False)
+    done = subprocess.run(["bash", script, exit_file], input="go\n", capture_output=True, text=True, check=False)
     assert exit_file.read_text() == f"{done.returncode}\n"
     return done.stdout
 
@@ -68,6 +68,16 @@ def test_what_comes_before_and_after_a_command_is_run_whatever_its_end(tmp_path)
     one.executable = GenericWorkflowExec("false", "false", False)
 
     assert output_of(prepare(workflow(one))["a1"], tmp_path) == "before\nafter\n"
+
+
+def test_a_job_does_nothing_before_its_driver_has_noted_it(tmp_path):
+    script, exit_file = tmp_path / "job.sh", tmp_path / "exit"
+    script.write_text(prepare(workflow(job("a1", "something")))["a1"].script)
+
+    done = subprocess.run(["bash", script, exit_file], input="", capture_output=True, text=True, check=False)
+
+    assert done.stdout == ""
+    assert exit_file.read_text() == "not started\n"
 
 
 def test_what_bps_asks_for_a_job_is_kept():
