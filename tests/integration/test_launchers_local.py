@@ -14,7 +14,6 @@ from lsst.ctrl.bps import GenericWorkflow, GenericWorkflowExec, GenericWorkflowJ
 
 from launchers.local.service import LocalService
 from launchers.local.store import JobStore
-from launchers.local.workflow import LocalWorkflow
 from launchers.processes import ProcessIdentity
 
 pytestmark = pytest.mark.integration
