@@ -75,8 +75,10 @@ class Rejection:
     """Largest reduced chi-squared of a faint candidate; see `chi2_per_snr`."""
     chi2_per_snr: float = 0.02
     """The limit on chi-squared grows by (this times S/N)², as errors of the PSF show in bright candidates."""
-    min_usable: float = 0.8
+    min_usable: float = 0.7
     """Least part of the PSF's weight on usable pixels."""
+    duplicate_radius_px: float = 3.0
+    """Of candidates of one sign within this distance the most significant stays: a bad column splits a source."""
     saturation_px: int = 8
     """Nothing this near to a saturated pixel is believed: what is left of a bright star's wings."""
     dipole_radius_px: float = 9.0
@@ -133,7 +135,8 @@ def real(candidates: Candidates, rules: Rejection) -> NDArray[np.bool_]:
     snr = candidates.snr
     measured = np.isfinite(snr) & np.isfinite(candidates.x_err) & (candidates.usable >= rules.min_usable)
     limit = rules.max_chi2 + (rules.chi2_per_snr * snr) ** 2
-    return measured & (snr >= rules.min_snr) & (candidates.chi2 <= limit) & ~_in_dipole(candidates, rules)
+    believed = measured & (snr >= rules.min_snr) & (candidates.chi2 <= limit) & ~_in_dipole(candidates, rules)
+    return believed & ~_duplicate(candidates, believed, rules.duplicate_radius_px)
 
 
 def near(
@@ -153,18 +156,32 @@ def near(
 def _in_dipole(candidates: Candidates, rules: Rejection) -> NDArray[np.bool_]:
     """Tell which candidates have a neighbour of opposite sign that they cannot outshine."""
     dipole = np.zeros(len(candidates), bool)
-    located = np.flatnonzero(np.isfinite(candidates.flux))
-    if len(located) < 2:
-        return dipole
-    tree = cKDTree(np.column_stack([candidates.x[located], candidates.y[located]]))
-    pairs = located[tree.query_pairs(rules.dipole_radius_px, output_type="ndarray")]
     size = np.abs(candidates.flux)
-    for first, second in pairs:
+    for first, second in _pairs(candidates, np.isfinite(candidates.flux), rules.dipole_radius_px):
         if candidates.flux[first] * candidates.flux[second] < 0:
             fainter, brighter = sorted((first, second), key=lambda i: size[i])
             dipole[fainter] = True
             dipole[brighter] |= size[fainter] > rules.dipole_flux_ratio * size[brighter]
     return dipole
+
+
+def _duplicate(candidates: Candidates, among: NDArray[np.bool_], radius_px: float) -> NDArray[np.bool_]:
+    """Tell which candidates have a more significant neighbour of the same sign."""
+    duplicate = np.zeros(len(candidates), bool)
+    snr = candidates.snr
+    for first, second in _pairs(candidates, among, radius_px):
+        if candidates.flux[first] * candidates.flux[second] > 0:
+            duplicate[first if snr[first] < snr[second] else second] = True
+    return duplicate
+
+
+def _pairs(candidates: Candidates, among: NDArray[np.bool_], radius_px: float) -> NDArray[np.int64]:
+    """Return the pairs of the chosen candidates that are closer than a radius, (n, 2)."""
+    rows = np.flatnonzero(among)
+    if len(rows) < 2:
+        return np.zeros((0, 2), np.int64)
+    tree = cKDTree(np.column_stack([candidates.x[rows], candidates.y[rows]]))
+    return rows[tree.query_pairs(radius_px, output_type="ndarray")]
 
 
 class DetectAndMeasureDiaSourceConnections(  # type: ignore[call-arg]
@@ -213,6 +230,10 @@ class DetectAndMeasureDiaSourceConfig(  # type: ignore[call-arg]
         doc="DiaSources this near to a saturated pixel are rejected [pixels].", default=Rejection().saturation_px
     )
     minUsable = pc.Field[float](doc="Least part of the PSF on usable pixels.", default=Rejection().min_usable)
+    duplicateRadius = pc.Field[float](
+        doc="Of DiaSources of one sign within this distance the most significant stays [pixels].",
+        default=Rejection().duplicate_radius_px,
+    )
     dipoleRadius = pc.Field[float](
         doc="Opposite signs within this distance are a dipole [pixels].", default=Rejection().dipole_radius_px
     )
@@ -228,6 +249,7 @@ class DetectAndMeasureDiaSourceConfig(  # type: ignore[call-arg]
             max_chi2=self.maxChi2,
             chi2_per_snr=self.chi2PerSignalToNoise,
             min_usable=self.minUsable,
+            duplicate_radius_px=self.duplicateRadius,
             saturation_px=self.saturationReach,
             dipole_radius_px=self.dipoleRadius,
             dipole_flux_ratio=self.dipoleFluxRatio,

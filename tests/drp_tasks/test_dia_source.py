@@ -154,7 +154,7 @@ def candidates(**columns):
         ({"flux": [240.0]}, False),
         ({"chi2": [3.0]}, False),
         ({"chi2": [3.0], "flux": [1e4]}, True),
-        ({"usable": [0.7]}, False),
+        ({"usable": [0.6]}, False),
         ({"x_err": [np.nan]}, False),
         ({"flux": [np.nan]}, False),
     ],
@@ -166,4 +166,15 @@ def test_a_candidate_is_judged_by_each_rule(change, is_real):
 def test_of_a_lopsided_dipole_the_strong_lobe_stays():
     assert real(candidates(x=[10.0, 13.0], flux=[9000.0, -500.0]), Rejection()).tolist() == [True, False]
     assert real(candidates(x=[10.0, 13.0], flux=[9000.0, -6000.0]), Rejection()).tolist() == [False, False]
-    assert real(candidates(x=[10.0, 13.0], flux=[9000.0, 6000.0]), Rejection()).tolist() == [True, True]
+    assert real(candidates(x=[10.0, 15.0], flux=[9000.0, 6000.0]), Rejection()).tolist() == [True, True]
+
+
+def test_a_source_that_a_bad_column_splits_is_one_dia_source():
+    split = candidates(x=[10.0, 11.0, 30.0], flux=[6000.0, 9000.0, 500.0])
+    assert real(split, Rejection()).tolist() == [False, True, True]
+    transient = Stars(np.array([200.0]), np.array([200.0]), np.array([3e4]))
+    pixels, psf = difference_of(transient)
+    column = np.zeros(SHAPE, bool)
+    column[:, 200] = True
+    assert len(find_candidates(pixels.array, pixels.variance, column, psf, 4.5)) == 2
+    assert len(run_task(Pixels(np.where(column, 0, pixels.array), pixels.variance, column), psf)) == 1
