@@ -115,9 +115,9 @@ def ingest_pending(
     settings
         The site profile's.
     day_obs
-        Only this day_obs, and what belongs to none (calibrations, catalogues); by default everything.
+        Only this day_obs; by default everything.
     undated
-        Only what belongs to no day_obs.
+        Only what belongs to no day_obs: calibrations, catalogues.
     stopping
         Asked between batches whether to stop early.
 

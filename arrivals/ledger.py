@@ -130,7 +130,7 @@ class Ledger:
         kinds
             Which kinds.
         day_obs
-            Only this day_obs, and what belongs to none; by default everything.
+            Only this day_obs; by default everything.
         undated
             Only what belongs to no day_obs.
         limit
@@ -144,7 +144,7 @@ class Ledger:
         if undated:
             chosen = and_(chosen, MESSAGES.c.day_obs.is_(None))
         elif day_obs is not None:
-            chosen = and_(chosen, or_(MESSAGES.c.day_obs == day_obs, MESSAGES.c.day_obs.is_(None)))
+            chosen = and_(chosen, MESSAGES.c.day_obs == day_obs)
         return self._rows(chosen, limit)
 
     def settle(self, settlements: Iterable[Settlement], *, now: datetime | None = None) -> int:

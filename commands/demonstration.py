@@ -26,6 +26,7 @@ from drp_assets.definitions import RELEASES
 from drp_assets.keys import scorecard_key
 from drp_assets.partitions import tract_partitions
 from drp_assets.plans import plan_of
+from launchers import warm
 from planning.release import read_release
 from resources.errors import SiteFault
 from resources.kafka import LastError, make_producer
@@ -111,7 +112,9 @@ class Demonstration:
             pass  # its tables are made here, before several processes open it at once
         processes = os.cpu_count() or 1
         with ThreadPoolExecutor() as starters:
-            started: list[Future[Any]] = [starters.submit(self.kafka.start), starters.submit(self.reports.start)]
+            # The imports that every run shares are paid for while the survey is made.
+            started: list[Future[Any]] = [starters.submit(warm.start, self.state)]
+            started += [starters.submit(self.kafka.start), starters.submit(self.reports.start)]
             delivery = simulate(
                 self.survey,
                 self.state / "survey",
@@ -240,7 +243,8 @@ class Demonstration:
             return found
 
     def stop(self) -> None:
-        """Stop every service."""
+        """Stop every service; batch jobs that run go on, and are found again."""
+        warm.stop(self.state)
         self.platform.stop()
         self.reports.stop()
         self.kafka.stop()
