@@ -25,7 +25,15 @@ from drp_tasks.assemble_coadd import COADD_DIMENSIONS
 from drp_tasks.detection import Detections, detect
 from drp_tasks.hidden_objects import HiddenCriteria, Search, find_hidden, join_searches
 from drp_tasks.images import single_plane, start_xy, wcs_of
-from drp_tasks.object_bands import PATCH_DIMENSIONS, Band, merge_maps, merged_threshold, pair_bands, significance_map
+from drp_tasks.object_bands import (
+    PATCH_DIMENSIONS,
+    Band,
+    bridge,
+    merge_maps,
+    merged_threshold,
+    pair_bands,
+    significance_map,
+)
 
 NO_PARENT = -1
 OBJECTS_PER_PATCH = 10_000_000
@@ -229,8 +237,9 @@ class MergeObjectDetectionTask(pb.PipelineTask):
     def _search(self, bands: Sequence[Band]) -> Search:
         """Search the merged map, then what remains of it without the bright stars."""
         maps = [significance_map(band, self.config.kernelScale) for band in bands]
-        merged = merge_maps(maps)
-        bad = np.logical_and.reduce([band.unusable for band in bands])
+        saturated = np.logical_or.reduce([band.saturated for band in bands])
+        merged = bridge(merge_maps(maps), saturated)
+        bad = np.logical_and.reduce([band.unusable for band in bands]) & ~saturated
         threshold, min_area = merged_threshold(len(bands), self.config.threshold), self.config.minArea
         found = detect(merged, bad, threshold, min_area, deblend_contrast=self.config.deblendContrast)
         first = Search(found, maps, merged)

@@ -17,16 +17,19 @@ import numpy as np
 from astropy.table import Table
 from lsst.images import MaskedImage
 from numpy.typing import NDArray
+from scipy.ndimage import binary_dilation, find_objects, label
 from scipy.optimize import brentq
 from scipy.stats import binom, chi2, norm
 
 from drp_tasks.assemble_coadd import COADD_UNUSABLE
 from drp_tasks.detection import FWHM_PER_SIGMA, gaussian_kernel, signal_to_noise
-from drp_tasks.images import start_xy, unusable
+from drp_tasks.images import plane, start_xy, unusable
 from drp_tasks.input_psfs import MeanPsf
 from drp_tasks.psf import PolynomialPsf
 
 PATCH_DIMENSIONS = ("skymap", "tract", "patch")
+
+_RIM_PX = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +44,11 @@ class Band:
     def unusable(self) -> NDArray[np.bool_]:
         """Where the coadd can't be measured (ny, nx)."""
         return unusable(self.coadd, COADD_UNUSABLE)
+
+    @cached_property
+    def saturated(self) -> NDArray[np.bool_]:
+        """Where most visits were saturated (ny, nx)."""
+        return plane(self.coadd, "SAT")
 
     @cached_property
     def fwhm_px(self) -> float:
@@ -83,6 +91,24 @@ def merge_maps(maps: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
     for one in maps:
         total += np.square(np.maximum(one, 0))
     return np.sqrt(total)
+
+
+def bridge(merged: NDArray[np.float32], saturated: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Fill saturated cores with the highest significance around them, lest a star fall into the pieces of a ring.
+
+    Parameters
+    ----------
+    merged
+        Merged map (ny, nx).
+    saturated
+        Where any band is saturated (ny, nx).
+    """
+    bridged = merged.copy()
+    cores, _ = label(binary_dilation(saturated, iterations=_RIM_PX))
+    for number, box in enumerate(find_objects(cores), start=1):
+        core = cores[box] == number
+        bridged[box][core] = merged[box][core].max()
+    return bridged
 
 
 def merged_threshold(n_bands: int, n_sigma: float) -> float:

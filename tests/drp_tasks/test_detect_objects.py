@@ -15,8 +15,8 @@ from tests.drp_tasks.synthetic_coadds import BANDS, Scene, flux_at
 BRIGHT = flux_at(60)
 
 
-def detect(scene, patch=0, *, first_id=0):
-    return MergeObjectDetectionTask().run(scene.bands(patch), first_id=first_id)
+def detect(scene, patch=0, *, first_id=0, **saturated):
+    return MergeObjectDetectionTask().run(scene.bands(patch, **saturated), first_id=first_id)
 
 
 def children(peaks):
@@ -87,3 +87,10 @@ def test_an_empty_sky_is_no_work():
 def test_every_band_has_its_column():
     peaks = detect(Scene([(80.0, 70.0, BRIGHT, BRIGHT)])).peaks
     assert {f"{band}_significance" for band in BANDS} <= set(peaks.colnames)
+
+
+def test_a_star_with_a_saturated_core_is_one_object():
+    core = [(60 + i, 60 + j) for i in range(-4, 5) for j in range(-4, 5)]
+    flux = flux_at(3000)
+    (row,) = detect(Scene([(60.0, 60.0, flux, flux)]), saturated=core).peaks
+    assert np.hypot(row["x"] - 60, row["y"] - 60) < 1
