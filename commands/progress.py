@@ -83,19 +83,18 @@ def read_progress(
         messages = ledger.counts()
     finally:
         ledger.close()
-    runs = instance.get_runs()
-    active = [run for run in runs if run.status in UNFINISHED]
-    failed = [run for run in runs if run.status is dg.DagsterRunStatus.FAILURE]
-    steps = [
-        _line(instance, "inputs", [inputs_key(release)], _expected(instance, release, Sharding.DAY_OBS), active, failed)
-    ]
+    active = instance.get_runs(dg.RunsFilter(statuses=UNFINISHED))
+    failed = instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE]))
+    days = _expected(instance, release, Sharding.DAY_OBS)
+    steps = [_line(instance, "inputs", inputs_key(release), days, active, failed)]
     for step in plan.steps:
         if release.settings(step.label).enabled:
-            keys = [asset.key for asset in product_assets(release, step)]
+            # A step's products are recorded together: the last one recorded tells of all.
+            key = product_assets(release, step)[-1].key
             expected = _expected(instance, release, step.sharding)
-            line = _line(instance, step.label, keys, expected, active, failed)
+            line = _line(instance, step.label, key, expected, active, failed)
             steps.append(_with_quanta(instance, line, release, step))
-    steps.append(_line(instance, "scorecard", [scorecard_key(release)], frozenset({""}), active, failed))
+    steps.append(_line(instance, "scorecard", scorecard_key(release), frozenset({""}), active, failed))
     unresolved = [s for s in steps if s.failed and not s.complete]
     return ReleaseProgress(messages, tuple(steps), len(active), tuple(s.label for s in unresolved))
 
@@ -113,14 +112,14 @@ def _expected(instance: dg.DagsterInstance, release: Release, sharding: Sharding
 def _line(
     instance: dg.DagsterInstance,
     label: str,
-    keys: Sequence[dg.AssetKey],
+    key: dg.AssetKey,
     expected: frozenset[str],
     active: Sequence[dg.DagsterRun],
     failed: Sequence[dg.DagsterRun],
 ) -> StepProgress:
-    done = min(_materialized(instance, key, expected) for key in keys)
-    running = sum(keys[0] in (run.asset_selection or ()) for run in active)
-    failures = sum(keys[0] in (run.asset_selection or ()) for run in failed)
+    done = _materialized(instance, key, expected)
+    running = sum(key in (run.asset_selection or ()) for run in active)
+    failures = sum(key in (run.asset_selection or ()) for run in failed)
     return StepProgress(label, len(expected), done, running, failures)
 
 

@@ -75,7 +75,8 @@ def build_step(site: Site, release: Release, plan: PipelinePlan, step: Step, cod
                 owners=[release.owner],
                 tags={"drp/step": step.short, "drp/release": release.name},
                 code_version=code_version,
-                automation_condition=condition,
+                # All products are made together: one of them is enough to ask for all.
+                automation_condition=condition if asset is assets[0] else None,
             )
             for asset in assets
         ],
