@@ -216,7 +216,7 @@ def fill_bad(array: NDArray[np.floating], bad: NDArray[np.bool_]) -> NDArray[np.
     return filled
 
 
-def warp(  # noqa: PLR0917  (two images' worth of facts, in the order that everybody knows)
+def warp(
     array: NDArray[np.floating],
     variance: NDArray[np.floating],
     bad: NDArray[np.bool_],
