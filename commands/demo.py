@@ -5,6 +5,7 @@ Belongs here: the command's options and what it prints. Doesn't: what it does (`
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
 from pathlib import Path
@@ -53,6 +54,7 @@ def demo(
         return
     if fresh and folder.exists():
         demonstration.forget()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     began = time.monotonic()
     console.print(f"State is kept in {demonstration.state}")
     try:

@@ -12,11 +12,13 @@ The silent trap: quanta that found no inputs, because their graph doesn't say wh
 from __future__ import annotations
 
 import datetime
+import zipfile
 import uuid
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from lsst.daf.butler import Butler, DataCoordinate, DatasetRef
@@ -30,6 +32,7 @@ import launchers.zip_seek  # noqa: F401
 from launchers.bps import Handle
 from launchers.graph import has_datastore_records
 from launchers.submission import StepRequest
+from resources.errors import SiteFault
 
 NO_RECORDS = "launchers.outcome.GraphWithoutDatastoreRecords"
 LOST = "launchers.outcome.QuantumLost"
@@ -160,12 +163,30 @@ def read_outcome(request: StepRequest, handle: Handle | None = None) -> Outcome:
         The submission; only its name is used, in what is logged.
     """
     path = request.provenance_path
-    if not path.exists():
-        # The final job was killed, or left out: do its work here, which may be repeated safely.
+    if not _is_whole(path):
+        # The final job was killed, failed or left out: do its work here, which may be repeated safely.
+        path.unlink(missing_ok=True)
         config = AggregatorConfig(output_path=str(path), worker_log_level="WARNING")
-        aggregate_graph(str(request.graph_path), request.butler, config)
+        try:
+            aggregate_graph(str(request.graph_path), request.butler, config)
+        except Exception as error:  # whatever a broken repository or site makes of it
+            cause = str(error).strip().splitlines()
+            raise SiteFault(
+                f"no provenance could be gathered: {cause[-1] if cause else type(error).__name__}",
+                request.key.name,
+                f"see the final job's log in {request.submit_path}",
+            ) from error
     with ProvenanceQuantumGraph.from_args(str(path)) as (graph, _), Butler.from_config(request.butler) as butler:
         return _judge(request, graph, butler, has_records=has_datastore_records(request.graph_path))
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether the aggregator came to the end of its file: where each quantum stands in it is written last."""
+    try:
+        with zipfile.ZipFile(path) as file:
+            return "nodes.addr" in file.namelist()
+    except (OSError, zipfile.BadZipFile):
+        return False
 
 
 @dataclass(slots=True)
