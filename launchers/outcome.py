@@ -12,8 +12,8 @@ The silent trap: quanta that found no inputs, because their graph doesn't say wh
 from __future__ import annotations
 
 import datetime
-import zipfile
 import uuid
+import zipfile
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
