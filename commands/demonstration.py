@@ -42,7 +42,7 @@ PROFILE = TOP / "deploy" / "sites" / "laptop.yaml"
 _IDLE_LIMIT_S = 45.0
 """With nothing running for this long, what isn't complete will not become so by itself."""
 
-_POLL_S = 2.0
+_POLL_S = 3.0
 _FLUSH_S = 60.0
 
 Report = Callable[[str], None]
@@ -165,7 +165,7 @@ class Demonstration:
         delivery
             The survey, should Kafka have to be told of it again.
         show
-            Is given the progress every other second.
+            Is given the progress every few seconds.
         judged_since
             Its scorecard has to be newer than this (seconds since the epoch).
         """

@@ -6,6 +6,7 @@ Belongs here: merging run requests, and the sensor that does so. Doesn't: decidi
 
 from __future__ import annotations
 
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -63,8 +64,21 @@ def _ranges(order: Sequence[str], wanted: Any) -> Iterator[tuple[str, str]]:
         yield first, last
 
 
+_LOOK_ANYWAY_S = 60.0
+"""Not everything that changes is a run: partitions are added, and events are reported from outside."""
+
+
+def _last_change(instance: dg.DagsterInstance) -> tuple[str, ...]:
+    """Name the latest change of any run's state: what makes partitions and checks is a run."""
+    records = instance.get_run_records(limit=1, order_by="update_timestamp", ascending=False)
+    return tuple(f"{r.dagster_run.run_id} {r.dagster_run.status} {r.update_timestamp}" for r in records)
+
+
 class GroupedAutomationSensor(dg.AutomationConditionSensorDefinition):
-    """An automation sensor whose runs cover ranges of partitions: one run, one submission."""
+    """An automation sensor whose runs cover ranges of partitions, and which looks only when something has happened."""
+
+    _looked_at: tuple[str, ...] | None = None
+    _looked_s: float = 0.0
 
     def evaluate_tick(self, context: dg.SensorEvaluationContext) -> SensorExecutionData:
         """Evaluate the conditions, and merge what they ask for.
@@ -74,7 +88,13 @@ class GroupedAutomationSensor(dg.AutomationConditionSensorDefinition):
         context
             The tick's.
         """
+        state = _last_change(context.instance)
+        if state == self._looked_at and time.monotonic() - self._looked_s < _LOOK_ANYWAY_S:
+            return SensorExecutionData(skip_message="no run has changed", cursor=context.cursor)
         data = super().evaluate_tick(context)
+        # What was asked for now changes the runs, and has to be seen to have been asked for at the next look.
+        self._looked_at = None if data.run_requests else state
+        self._looked_s = time.monotonic()
         repository = context.repository_def
         if not data.run_requests or repository is None:
             return data
