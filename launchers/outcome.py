@@ -278,6 +278,7 @@ def _count_datasets(
 ) -> dict[tuple[str, str, str], DatasetCount]:
     nodes = graph.bipartite_xgraph.nodes
     beside = _automatic_names(graph)
+    partition_of = _Partitions(request.partition_dimension, graph, butler)
     expected: Counter[tuple[str, str, str]] = Counter()
     produced: defaultdict[tuple[str, str, str], list[DatasetRef]] = defaultdict(list)
     for name, datasets in graph.datasets_by_type.items():
@@ -286,8 +287,9 @@ def _count_datasets(
             continue
         for data_id, dataset_id in datasets.items():
             info = nodes[dataset_id]
-            values = data_id.mapping
-            key = (name, str(values.get(request.partition_dimension or "", "")), str(values.get("band", "")))
+            # A visit implies its band, but only what exists once a band is counted by band.
+            band = str(data_id["band"]) if "band" in data_id.dimensions.required else ""
+            key = (name, partition_of(data_id), band)
             expected[key] += 1
             if info["produced"]:
                 produced[key].append(_ref(graph, info, dataset_id))
@@ -296,6 +298,38 @@ def _count_datasets(
         key: DatasetCount(len(produced[key]), sum(sizes.get(ref.id, 0) for ref in produced[key]), number)
         for key, number in expected.items()
     }
+
+
+class _Partitions:
+    """Tells a data ID's partition: its own value of the dimension, or the day_obs that visit or exposure imply."""
+
+    def __init__(self, dimension: str | None, graph: ProvenanceQuantumGraph, butler: Butler) -> None:
+        self._dimension = dimension
+        self._implied: dict[tuple[str, int], str] = {}
+        if dimension != "day_obs":
+            return
+        for element in ("visit", "exposure"):
+            wanted: defaultdict[str, set[int]] = defaultdict(set)
+            for datasets in graph.datasets_by_type.values():
+                for data_id in datasets:
+                    if element in data_id.dimensions.required:
+                        wanted[str(data_id["instrument"])].add(int(data_id[element]))
+            for instrument, ids in wanted.items():
+                with butler.query() as query:
+                    records = query.dimension_records(element).where(
+                        f"{element} IN (ids)", instrument=instrument, bind={"ids": sorted(ids)}
+                    )
+                    self._implied |= {(element, record.id): str(record.day_obs) for record in records}
+
+    def __call__(self, data_id: DataCoordinate) -> str:
+        if self._dimension is None:
+            return ""
+        if self._dimension in data_id.dimensions.required:
+            return str(data_id[self._dimension])
+        for element in ("visit", "exposure"):
+            if element in data_id.dimensions.required:
+                return self._implied.get((element, int(data_id[element])), "")
+        return ""
 
 
 def _automatic_names(graph: ProvenanceQuantumGraph) -> set[str]:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import dagster as dg
 import lsst.images
 import pytest
 
@@ -43,6 +44,20 @@ def test_every_product_of_the_plan_is_in_the_release(finished: Demonstration) ->
         for product in step.products:
             found = butler.query_datasets(product.name, collections=finished.release.chain, limit=1)
             assert found, f"{step.label} made no {product.name}"
+
+
+def test_each_day_obs_tells_its_own_counts(finished: Demonstration) -> None:
+    key = dg.AssetKey(["ci", "preliminary_visit_image"])
+    visits_a_day = finished.survey.visit_count // finished.survey.days
+    with finished.instance() as instance:
+        for day_obs in finished.release.inputs.day_obs:
+            wanted = dg.AssetRecordsFilter(key, asset_partitions=[str(day_obs)])
+            (record,) = instance.fetch_materializations(wanted, limit=1).records
+            assert record.asset_materialization is not None
+            metadata = record.asset_materialization.metadata
+            assert metadata["datasets"].value == visits_a_day * len(finished.survey.detector_ids)
+            assert metadata["datasets expected"].value == metadata["datasets"].value
+            assert metadata["quanta failed"].value == 0
 
 
 def test_release_lies_in_its_own_collections(finished: Demonstration) -> None:
