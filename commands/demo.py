@@ -47,7 +47,8 @@ def demo(
     if survey not in PRESETS:
         raise Rejected(f"no survey {survey!r}", "--survey", f"one of {', '.join(PRESETS)}")
     folder = state or Path(".state") / survey
-    console = Console(highlight=False)
+    # Without a terminal there is no width to fit: a table that is cut says nothing.
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 140)
     demonstration = Demonstration(folder, PRESETS[survey])
     if stop:
         demonstration.stop()
