@@ -104,28 +104,30 @@ class Demonstration:
         delivery
             The survey, ready to be announced.
         """
-        report("preparing the site")
-        prepare_site(self.site, self.survey.skymap)
-        plan_of(self.release, self.site.state / "plans")
-        make_laptop_instance(TOP / "dagster.yaml", self.home)
-        with self.instance():
-            pass  # its tables are made here, before several processes open it at once
         processes = os.cpu_count() or 1
         with ThreadPoolExecutor() as starters:
             # The imports that every run shares are paid for while the survey is made.
             started: list[Future[Any]] = [starters.submit(warm.start, self.state)]
-            started += [starters.submit(self.kafka.start), starters.submit(self.reports.start)]
+            started += [starters.submit(service.start) for service in (self.kafka, self.reports)]
+            started.append(starters.submit(self._prepare_and_start_dagster))
             delivery = simulate(
                 self.survey,
                 self.state / "survey",
                 processes,
                 lambda what, done, of: report(f"simulating the survey: {what} {done}/{of}"),
             )
-            report("starting Dagster")
-            started.append(starters.submit(self.platform.start))
+            report("starting services")
             for future in started:
                 future.result()
         return delivery
+
+    def _prepare_and_start_dagster(self) -> None:
+        prepare_site(self.site, self.survey.skymap)
+        plan_of(self.release, self.site.state / "plans")
+        make_laptop_instance(TOP / "dagster.yaml", self.home)
+        with self.instance():
+            pass  # its tables are made here, before several processes open it at once
+        self.platform.start()
 
     def publish(self, delivery: Delivery) -> int:
         """Announce the survey's files in Kafka, unless this very cluster has been told already.

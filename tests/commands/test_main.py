@@ -1,0 +1,77 @@
+"""What an operator sees of an error: one line, and never a traceback."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from commands.main import main
+
+TOP = Path(__file__).parents[2]
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    monkeypatch.setattr(sys, "argv", ["drp", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    return int(ended.value.code or 0)
+
+
+@pytest.fixture
+def state(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    monkeypatch.setenv("DRP_STATE", str(tmp_path))
+    monkeypatch.setenv("DRP_REPORTS_URL", "http://127.0.0.1:1")
+    monkeypatch.setenv("DRP_SITE", str(TOP / "deploy" / "sites" / "laptop.yaml"))
+    monkeypatch.setenv("COLUMNS", "400")
+    return tmp_path
+
+
+def one_line(capsys: pytest.CaptureFixture[str]) -> str:
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1, lines
+    return lines[0]
+
+
+@pytest.mark.usefixtures("state")
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["demo", "--survey", "everything"], "no survey 'everything'; one of demo, ci, acceptance"),
+        (["plan", "show", "nowhere.yaml"], "nowhere.yaml: no such pipeline"),
+        (["backfill", "demo", "step9z", "20261101"], "no step 'step9z'; its steps: step1a"),
+        (["backfill", "demo", "step1a"], "no partition is named; name one or more day_obs"),
+        (["backfill", "nothing", "step1a"], "nothing.yaml: cannot be read"),
+        (["backfill", "demo", "step1a", "20261101", "--url", "http://127.0.0.1:9"], "web server doesn't answer"),
+        (["site", "prepare", "nowhere.yaml"], "nowhere.yaml: is no skymap"),
+    ],
+)
+def test_wrong_command_ends_in_one_line_that_says_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: list[str], said: str
+) -> None:
+    assert run(monkeypatch, *arguments) == 1
+    assert said in one_line(capsys)
+
+
+def test_unforeseen_error_leaves_its_traceback_in_a_file(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], state: Path
+) -> None:
+    def break_down(*_: object) -> None:
+        raise ZeroDivisionError("what nobody thought of")
+
+    monkeypatch.setattr("commands.plan.build_plan", break_down)
+    assert run(monkeypatch, "plan", "show", "x.yaml") == 2
+    line = one_line(capsys)
+    assert "ZeroDivisionError: what nobody thought of" in line
+    assert "Traceback" in (state / "drp-error.log").read_text()
+
+
+def test_plan_shows_every_step_of_the_pipeline(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "400")
+    assert run(monkeypatch, "plan", "show", str(TOP / "pipelines" / "DRP.yaml")) == 0
+    shown = capsys.readouterr().out
+    for step in ("step1a-single-visit-detectors", "step3a-coadd-tracts", "step5a-validate-tracts"):
+        assert step in shown
