@@ -1,12 +1,11 @@
 """Partitions of a step's work, and the data query that names them to the Butler.
 
-Belongs here: pure functions from (release, step, partitions) to Butler expressions, and groups of partitions. Doesn't:
-Dagster's partition definitions (`drp_assets.partitions`), asking the Butler anything.
+Belongs here: pure functions from (release, step, partitions) to Butler expressions, and which partitions may run.
+Doesn't: Dagster's partition definitions (`drp_assets.partitions`), asking the Butler anything.
 """
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable, Mapping, Sequence
 
 from planning.pipeline import Sharding, Step
@@ -57,24 +56,6 @@ def data_query(release: Release, step: Step, partitions: Sequence[str]) -> str:
     elif step.needs_skymap and release.tracts:
         terms.append(f"tract IN ({', '.join(map(str, release.tracts))})")
     return " AND ".join(terms)
-
-
-def group(partitions: Iterable[str], largest: int) -> tuple[tuple[str, ...], ...]:
-    """Split partitions into submissions of at most a given size, as evenly as that allows, in order.
-
-    Parameters
-    ----------
-    partitions
-        Keys, in any order.
-    largest
-        The most partitions a submission may have.
-    """
-    keys = sorted(set(partitions))
-    if not keys:
-        return ()
-    count = -(-len(keys) // largest)
-    bounds = [round(i * len(keys) / count) for i in range(count + 1)]
-    return tuple(tuple(keys[a:b]) for a, b in itertools.pairwise(bounds))
 
 
 def ready(

@@ -1,10 +1,8 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from planning.partitions import data_query, group, ready
+from planning.partitions import data_query, ready
 from planning.pipeline import Product, Sharding, Step
 from planning.release import Release
 from resources.errors import Rejected
@@ -75,14 +73,6 @@ def test_partition_that_is_no_number_is_rejected(keys: list[str]) -> None:
 def test_quote_in_a_name_is_rejected() -> None:
     with pytest.raises(Rejected, match="quote"):
         data_query(release(instrument="Sim'Cam"), WHOLE_STEP, [])
-
-
-@given(st.sets(st.integers(0, 10**6).map(str)), st.integers(1, 50))
-def test_groups_hold_every_partition_once_and_none_is_too_large(keys: set[str], largest: int) -> None:
-    groups = group(keys, largest)
-    assert [key for g in groups for key in g] == sorted(keys)
-    assert all(0 < len(g) <= largest for g in groups)
-    assert max(map(len, groups), default=0) - min(map(len, groups), default=0) <= 1
 
 
 def test_tract_is_ready_when_every_overlapping_day_obs_is_done() -> None:
