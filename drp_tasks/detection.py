@@ -13,7 +13,7 @@ import sep
 from scipy.signal import fftconvolve
 
 FWHM_PER_SIGMA = 2.3548
-PIXEL_STACK = 2_000_000
+LEAST_PIXEL_STACK = 300_000  # the default of sep, for its other users in the process
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,7 +102,8 @@ def detect(
     deblend_contrast
         Least part of a footprint's signal that makes a peak a source of its own; 1 never splits.
     """
-    sep.set_extract_pixstack(PIXEL_STACK)
+    # Room for every pixel and no more: sep touches it all, which for millions takes longer than the search.
+    sep.set_extract_pixstack(max(sn.size, LEAST_PIXEL_STACK))
     # sep's own cleaning loses half of the faint stars beside bright ones, and its filter would smooth the map twice.
     found, segmentation = sep.extract(
         np.ascontiguousarray(sn, np.float32),
