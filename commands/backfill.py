@@ -9,8 +9,8 @@ from typing import Annotated, Any
 
 import requests
 import typer
-from rich.console import Console
 
+from commands.console import make_console
 from drp_assets.definitions import RELEASES
 from drp_assets.keys import product_assets
 from drp_assets.plans import plan_of
@@ -136,4 +136,4 @@ def backfill(
     if chosen.sharding is not Sharding.WHOLE and not partitions:
         raise Rejected("no partition is named", chosen.label, f"name one or more {chosen.sharding.value}")
     identifier = launch_backfill(url, found, chosen, partitions or [], config or [], skip_existing=skip_existing)
-    Console().print(f"{found.name} {chosen.label}: {identifier}, see {url}/runs")
+    make_console().print(f"{found.name} {chosen.label}: {identifier}, see {url}/runs")

@@ -15,6 +15,7 @@ import typer
 from rich.console import Console
 from rich.live import Live
 
+from commands.console import make_console
 from commands.demonstration import Demonstration
 from commands.progress import ReleaseProgress, Standing, progress_table
 from drp_assets.scorecard import judge_release
@@ -47,8 +48,7 @@ def demo(
     if survey not in PRESETS:
         raise Rejected(f"no survey {survey!r}", "--survey", f"one of {', '.join(PRESETS)}")
     folder = state or Path(".state") / survey
-    # Without a terminal there is no width to fit: a table that is cut says nothing.
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 140)
+    console = make_console()
     demonstration = Demonstration(folder, PRESETS[survey])
     if stop:
         demonstration.stop()

@@ -13,9 +13,10 @@ import traceback
 from pathlib import Path
 
 import typer
-from rich.console import Console
+from rich.text import Text
 
-from commands import backfill, demo, plan, site
+from commands import backfill, demo, ingest, plan, site
+from commands.console import make_console
 from resources.errors import OperatorError
 
 app = typer.Typer(
@@ -26,17 +27,19 @@ app = typer.Typer(
 )
 app.command("demo")(demo.demo)
 app.command("backfill")(backfill.backfill)
+app.command("ingestd")(ingest.ingestd)
+app.add_typer(ingest.app, name="ingest")
 app.add_typer(site.app, name="site")
 app.add_typer(plan.app, name="plan")
 
 
 def main() -> None:
     """Run the command line; errors end as one line on standard error, and a traceback in a file."""
-    console = Console(stderr=True, highlight=False)
+    console = make_console(stderr=True)
     try:
         app()
     except OperatorError as error:
-        console.print(f"[bold red]drp:[/] {error}", soft_wrap=True, markup=True)
+        console.print(Text.assemble(("drp: ", "bold red"), str(error)), soft_wrap=True)
         sys.exit(1)
     except KeyboardInterrupt:
         console.print("[bold]drp:[/] interrupted; the same command goes on from here")
@@ -45,7 +48,8 @@ def main() -> None:
         log = Path(os.environ.get("DRP_STATE", tempfile.gettempdir())) / "drp-error.log"
         log.write_text(traceback.format_exc())
         first = (str(error).splitlines() or [""])[0]
-        console.print(f"[bold red]drp:[/] {type(error).__name__}: {first} (traceback in {log})", soft_wrap=True)
+        said = f"{type(error).__name__}: {first} (traceback in {log})"
+        console.print(Text.assemble(("drp: ", "bold red"), said), soft_wrap=True)
         sys.exit(2)
 
 

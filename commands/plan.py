@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
+from commands.console import make_console
 from planning.pipeline import build_plan
 
 app = typer.Typer(no_args_is_help=True, help="A pipeline's steps and products.")
@@ -25,7 +25,7 @@ def show(pipeline: Annotated[str, typer.Argument(help="URI of the pipeline's YAM
     for step in plan.steps:
         made = ", ".join(product.name for product in step.products)
         table.add_row(step.label, step.sharding.value, ", ".join(step.tasks), ", ".join(step.inputs), made)
-    Console().print(table)
+    make_console().print(table)
 
 
 @app.command("export")
@@ -37,4 +37,4 @@ def export(
     plan = build_plan(pipeline)
     out.write_text(plan.model_dump_json(indent=1) + "\n")
     products = sum(len(step.products) for step in plan.steps)
-    Console().print(f"{out}: {len(plan.steps)} steps, {products} products")
+    make_console().print(f"{out}: {len(plan.steps)} steps, {products} products")

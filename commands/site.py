@@ -10,8 +10,8 @@ from typing import Annotated
 
 import typer
 import yaml
-from rich.console import Console
 
+from commands.console import make_console
 from drp_tasks.skymap import TangentSkyMap, register_skymap
 from resources.butler import make_repository, open_butler
 from resources.errors import Rejected
@@ -60,4 +60,4 @@ def prepare(
     except (OSError, TypeError, KeyError, ValueError, yaml.YAMLError) as error:
         raise Rejected(f"is no skymap: {error}", str(skymap), "give its parameters as YAML") from error
     made = prepare_site(found, grid)
-    Console().print(f"{found.butler.repository} {'made' if made else 'was there'}; skymap {grid.name} registered")
+    make_console().print(f"{found.butler.repository} {'made' if made else 'was there'}; skymap {grid.name} registered")

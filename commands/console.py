@@ -1,0 +1,24 @@
+"""The one console that commands print on.
+
+Belongs here: its settings. Doesn't: what is printed.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from rich.console import Console
+
+_PLAIN_WIDTH = 140
+
+
+def make_console(*, stderr: bool = False) -> Console:
+    """Make a console that prints names as they are, and never cuts a table that nobody's terminal has to fit.
+
+    Parameters
+    ----------
+    stderr
+        Whether it prints on standard error.
+    """
+    stream = sys.stderr if stderr else sys.stdout
+    return Console(stderr=stderr, highlight=False, emoji=False, width=None if stream.isatty() else _PLAIN_WIDTH)
