@@ -8,6 +8,7 @@ from lsst.daf.butler import Butler, Timespan
 
 from arrivals.announcement import Kind
 from arrivals.completeness import day_completeness
+from arrivals.ingest import ingest_pending
 from arrivals.states import State
 from drp_tasks.instrument import SimCam
 from resources.errors import SiteFault
@@ -190,14 +191,21 @@ def test_products_wait_for_the_visit_that_raws_define(site, delivery):
     assert site.count("visit_notes") == 1
 
 
-def test_one_day_obs_can_be_ingested_alone_with_what_belongs_to_none(site, delivery):
+def test_one_day_obs_can_be_ingested_alone_and_so_can_what_belongs_to_none(site, delivery):
     site.receive(announced(delivery.files))
 
     report = site.ingest(20261101)
 
     assert {exposure // 100_000 for exposure in report.exposures} == {20261101}
-    assert site.ledger.by_day_obs()[20261102].due > 0
-    assert site.ledger.by_day_obs()[None].due == 0
+    before = site.ledger.by_day_obs()
+    assert before[20261101].due == 0
+    assert before[None].due > 0
+
+    ingest_pending(site.butler, site.ledger, site.settings, undated=True)
+
+    after = site.ledger.by_day_obs()
+    assert after[None].due == 0
+    assert after[20261102].due == before[20261102].due > 0
 
 
 def test_a_correction_of_dimensions_changes_what_is_there_even_if_the_original_comes_later(site, delivery, tmp_path):

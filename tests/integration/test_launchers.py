@@ -95,8 +95,9 @@ def driver_of(request: StepRequest) -> ProcessIdentity:
 
 def workers_of(request: StepRequest) -> list[int]:
     """Processes that execute quanta of a submission."""
-    graph = request.graph_path.name
-    found = subprocess.run(["pgrep", "-f", f"run-qbb .*{graph}"], capture_output=True, text=True, check=False)
+    found = subprocess.run(
+        ["pgrep", "-f", f"run-qbb .*{request.graph_path}"], capture_output=True, text=True, check=False
+    )
     return [int(pid) for pid in found.stdout.split()]
 
 
