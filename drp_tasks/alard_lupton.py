@@ -115,7 +115,12 @@ def _spatial_terms(x: np.ndarray, y: np.ndarray, shape: tuple[int, int], order: 
     """Monomials up to ``order`` of the position scaled to -1 … 1; shape (n_terms, *x.shape), the constant first."""
     u = 2.0 * np.asarray(x, float) / shape[1] - 1.0
     v = 2.0 * np.asarray(y, float) / shape[0] - 1.0
-    return np.array([u ** (total - j) * v**j for total in range(order + 1) for j in range(total + 1)])
+    return np.array([u**i * v**j for i, j in _exponents(order)])
+
+
+def _exponents(order: int) -> list[tuple[int, int]]:
+    """Return the powers of x and y in the monomials up to ``order``."""
+    return [(total - j, j) for total in range(order + 1) for j in range(total + 1)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -173,14 +178,17 @@ class SpatialKernel:
         size = [scipy.fft.next_fast_len(n + half, real=True) for n in reference.shape]
         inner = tuple(slice(margin, margin + n) for n in self.shape)
         transform = scipy.fft.rfft2(np.asarray(reference, np.float32), size)
-        rows, columns = np.arange(self.shape[0])[:, None], np.arange(self.shape[1])[None, :]
-        x, y = np.broadcast_arrays(columns, rows)
-        sky_terms = _spatial_terms(x, y, self.shape, _order_of(len(self.background)))
-        matched = np.tensordot(self.background, sky_terms, 1).astype(np.float32)
-        for term, row in zip(_spatial_terms(x, y, self.shape, self.order), self.coefficients, strict=True):
+        # One line of columns times one of rows: no monomial needs a power for every pixel.
+        u, v = (2.0 * np.arange(n) / n - 1.0 for n in (self.shape[1], self.shape[0]))
+        matched = np.zeros(self.shape, np.float32)
+        for (i, j), amount in zip(_exponents(_order_of(len(self.background))), self.background, strict=True):
+            matched += (amount * v**j).astype(np.float32)[:, None] * (u**i).astype(np.float32)
+        for (i, j), row in zip(_exponents(self.order), self.coefficients, strict=True):
             kernel = np.tensordot(row, self.basis.images, 1).astype(np.float32)
-            convolved = scipy.fft.irfft2(transform * _centred_transform(kernel, size), size)
-            matched += term.astype(np.float32) * convolved[inner]
+            convolved = scipy.fft.irfft2(transform * _centred_transform(kernel, size), size)[inner]
+            convolved *= (u**i).astype(np.float32)
+            convolved *= (v**j).astype(np.float32)[:, None]
+            matched += convolved
         return matched
 
     def to_table(self) -> Table:

@@ -266,7 +266,9 @@ class AssembleCoaddTask(pb.PipelineTask):
         matched = {handle.dataId["visit"]: handle for handle in butlerQC.get(inputRefs.psfMatchedWarps)}
         butlerQC.put(self.run(direct, matched), outputRefs)
 
-    def run(self, direct: Mapping[int, ImageHandle], matched: Mapping[int, ImageHandle]) -> pb.Struct:
+    def run(
+        self, direct: Mapping[int, ImageHandle[MaskedImage]], matched: Mapping[int, ImageHandle[MaskedImage]]
+    ) -> pb.Struct:
         """Make the coadd of one patch and band.
 
         Parameters

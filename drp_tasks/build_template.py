@@ -15,12 +15,14 @@ import lsst.pex.config as pc
 import lsst.pipe.base as pb
 import numpy as np
 from astropy import units as u
+from astropy.table import Table
 from astropy.wcs import WCS
 from lsst.pipe.base import connectionTypes as ct
 from numpy.typing import NDArray
 
 from drp_tasks.assemble_coadd import COADD_UNUSABLE
-from drp_tasks.images import masked_image, plane, single_plane, start_xy, unusable, wcs_from_text, wcs_of
+from drp_tasks.images import masked_image, plane, start_xy, unusable, wcs_from_text, wcs_of
+from drp_tasks.make_warp import read_part
 from drp_tasks.reprocess_visit_image import detector_row
 from drp_tasks.skymap import TangentSkyMap
 from drp_tasks.warping import Box, footprint_box, map_pixels, touched, warp_mapped
@@ -94,7 +96,7 @@ def assemble_template(patches: Iterable[PatchPart], wcs: WCS, box: Box) -> Templ
     return Template(array, variance, covered, saturated & ~covered, count)
 
 
-def needed_box(outer: li.Box, tract_wcs: WCS, wcs: WCS, box: Box) -> li.Box | None:
+def needed_box(outer: Box, tract_wcs: WCS, wcs: WCS, box: Box) -> Box | None:
     """Find the part of a patch that a box of a detector needs, or `None` if they don't overlap.
 
     Parameters
@@ -107,8 +109,29 @@ def needed_box(outer: li.Box, tract_wcs: WCS, wcs: WCS, box: Box) -> li.Box | No
         The detector's pixels.
     """
     start = (box.x_start, box.y_start)
-    overlap = footprint_box(wcs, box.shape, tract_wcs, margin=8, start_xy=start).intersection(Box.of(outer))
-    return None if 0 in overlap.shape else overlap.bbox
+    overlap = footprint_box(wcs, box.shape, tract_wcs, margin=8, start_xy=start).intersection(outer)
+    return None if 0 in overlap.shape else overlap
+
+
+def encode_counts(count: NDArray[np.integer]) -> Table:
+    """Write counts (ny, nx) as runs of equal ones, row after row: columns ``nVisits`` and ``nPixels``.
+
+    There are few runs, so that a table of them takes a fraction of an image's time and place.
+    """
+    flat = count.ravel()
+    first = np.flatnonzero(np.concatenate([np.ones(min(flat.size, 1), bool), flat[1:] != flat[:-1]]))
+    return Table({"nVisits": flat[first], "nPixels": np.diff(first, append=flat.size).astype(np.int32)})
+
+
+def decode_counts(runs: Table, shape: tuple[int, int]) -> NDArray[np.integer]:
+    """Return the counts (ny, nx) that `encode_counts` wrote.
+
+    Raises
+    ------
+    ValueError
+        If the runs don't fill the shape.
+    """
+    return np.repeat(np.asarray(runs["nVisits"]), np.asarray(runs["nPixels"])).reshape(shape)
 
 
 class BuildTemplateConnections(pb.PipelineTaskConnections, dimensions=("instrument", "visit", "detector")):  # type: ignore[call-arg]
@@ -150,15 +173,16 @@ class BuildTemplateConnections(pb.PipelineTaskConnections, dimensions=("instrume
         deferLoad=True,
     )
     template = ct.Output(
-        doc="Template on the detector's pixels and a border around them, not yet matched to the visit's PSF.",
+        doc="Template on the detector's pixels and a border around them, not yet matched to the visit's PSF; the "
+        "projection is the visit image's.",
         name="template_detector",
         storageClass="MaskedImageV2",
         dimensions=("instrument", "visit", "detector"),
     )
-    nImage = ct.Output(
-        doc="Number of visits that each pixel of the template is made of.",
-        name="template_detector_n_image",
-        storageClass="ImageV2",
+    visitCounts = ct.Output(
+        doc="Number of visits that each pixel of the template is made of, in runs of equal numbers.",
+        name="template_detector_visit_counts",
+        storageClass="ArrowAstropy",
         dimensions=("instrument", "visit", "detector"),
     )
 
@@ -198,11 +222,11 @@ class BuildTemplateTask(pb.PipelineTask):
         parts = []
         for handle in handles:
             tract, patch = handle.dataId["tract"], handle.dataId["patch"]
-            part = needed_box(skymap.outer_box(patch), skymap.wcs(tract), wcs, box)
+            whole = Box.of(skymap.outer_box(patch))
+            part = needed_box(whole, skymap.wcs(tract), wcs, box)
             if part is not None:
-                cut_out = {"bbox": part}
-                image, count = (one.get(parameters=cut_out) for one in (handle, counts[tract, patch]))
-                parts.append(PatchPart(image, count.array))
+                count: li.Image = read_part(counts[tract, patch], part, whole)
+                parts.append(PatchPart(read_part(handle, part, whole), count.array))
         butlerQC.put(self.run(parts, wcs=wcs, detector=detector), outputRefs)
 
     def run(self, patches: Sequence[PatchPart], *, wcs: WCS, detector: Box) -> pb.Struct:
@@ -218,7 +242,8 @@ class BuildTemplateTask(pb.PipelineTask):
         Returns
         -------
         struct
-            ``template``, a masked image in nJy, NO_DATA where no patch gives a usable pixel; and ``nImage``.
+            ``template``, a masked image in nJy, NO_DATA where no patch gives a usable pixel; and
+            ``visitCounts``, as `encode_counts` makes it.
 
         Raises
         ------
@@ -235,8 +260,8 @@ class BuildTemplateTask(pb.PipelineTask):
         start = (box.x_start, box.y_start)
         planes = {"SAT": template.saturated, "NO_DATA": ~template.covered}
         return pb.Struct(
-            template=masked_image(template.array, template.variance, planes, unit=u.nJy, wcs=wcs, start_xy=start),
-            nImage=single_plane(template.count, wcs=wcs, start_xy=start),
+            template=masked_image(template.array, template.variance, planes, unit=u.nJy, start_xy=start),
+            visitCounts=encode_counts(template.count),
         )
 
     def _with_border(self, detector: Box) -> Box:

@@ -136,7 +136,7 @@ class FitCoaddPsfTask(pb.PipelineTask):
         butlerQC.put(outputs, outputRefs)
 
     def run(
-        self, coadd: MaskedImage, stars: list[Table], warps: Mapping[int, ImageHandle], summary: Table
+        self, coadd: MaskedImage, stars: list[Table], warps: Mapping[int, ImageHandle[MaskedImage]], summary: Table
     ) -> pb.Struct:
         """Fit the PSF.
 

@@ -17,14 +17,14 @@ import lsst.pipe.base as pb
 import numpy as np
 from astropy.table import Row, Table
 from astropy.wcs import WCS
-from lsst.images import MaskedImage
+from lsst.images import Image, MaskedImage
 from lsst.pipe.base import connectionTypes as ct
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
 from drp_tasks.camera import PIXEL_SCALE_ARCSEC
 from drp_tasks.detection import FWHM_PER_SIGMA
-from drp_tasks.images import UNUSABLE, masked_image, plane, start_xy, unusable, wcs_from_text, wcs_of
+from drp_tasks.images import UNUSABLE, masked_image, plane, start_xy, unusable, wcs_from_text
 from drp_tasks.skymap import TangentSkyMap
 from drp_tasks.warping import Box, footprint_box, map_pixels, touched, warp_mapped
 
@@ -37,11 +37,27 @@ _KERNEL_MARGIN_PX = 8
 _MIN_SHARE = 0.5
 
 
-class ImageHandle(Protocol):
+class ImageHandle[Part](Protocol):
     """What reads an image when it is wanted: a Butler's deferred handle, or a stand-in."""
 
-    def get(self, *, parameters: dict[str, Any] | None = None) -> MaskedImage:
+    def get(self, *, parameters: dict[str, Any] | None = None) -> Part:
         """Read the image, or the box of it that the parameter ``bbox`` gives."""
+
+
+def read_part[Part: (MaskedImage, Image)](handle: ImageHandle[Part], part: Box, whole: Box) -> Part:
+    """Read a part of an image by whole rows, and cut its columns afterwards.
+
+    A file's rows are one piece; cut in columns they're read one by one, which takes twice as long as the whole image.
+
+    Parameters
+    ----------
+    handle
+        What reads the image.
+    part, whole
+        The pixels that are wanted and those that the image has.
+    """
+    rows = Box(whole.x_start, part.y_start, whole.x_stop, part.y_stop)
+    return handle.get(parameters={"bbox": rows.bbox})[part.bbox]
 
 
 @dataclass(frozen=True)
@@ -234,7 +250,11 @@ class MakeDirectWarpTask(pb.PipelineTask):
         butlerQC.put(self.run(images, preliminary, refined, grid), outputRefs)
 
     def run(
-        self, images: Mapping[int, ImageHandle], preliminary_summary: Table, visit_summary: Table, grid: PatchGrid
+        self,
+        images: Mapping[int, ImageHandle[MaskedImage]],
+        preliminary_summary: Table,
+        visit_summary: Table,
+        grid: PatchGrid,
     ) -> pb.Struct:
         """Make the direct warp of one visit on one patch.
 
@@ -265,7 +285,8 @@ class MakeDirectWarpTask(pb.PipelineTask):
                 continue
             in_patch, in_detector = boxes
             cut_out = np.prod(in_detector.shape) < self.config.cutOutBelow * np.prod(calibration.detector_box.shape)
-            image = images[detector].get(parameters={"bbox": in_detector.bbox} if cut_out else None)
+            handle = images[detector]
+            image = read_part(handle, in_detector, calibration.detector_box) if cut_out else handle.get()
             canvas.add(image, calibration, in_patch)
             widths.append(calibration.fwhm_arcsec)
         self.metadata["n_detectors"] = len(widths)
@@ -292,7 +313,7 @@ class MakePsfMatchedWarpConnections(pb.PipelineTaskConnections, dimensions=WARP_
     )
     psf_matched_warp = ct.Output(
         name="psf_matched_warp",
-        doc="The same, blurred to the target seeing.",
+        doc="The same pixels, blurred to the target seeing; the projection is the direct warp's.",
         storageClass="MaskedImageV2",
         dimensions=WARP_DIMENSIONS,
     )
@@ -342,7 +363,6 @@ class MakePsfMatchedWarpTask(pb.PipelineTask):
             variance,
             {"NO_DATA": bad},
             unit=u.nJy,
-            wcs=wcs_of(direct_warp),
             start_xy=start_xy(direct_warp),
             metadata={**direct_warp.metadata, "matchedFwhm": self.config.targetFwhm},
         )

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import binary_dilation
 
 from drp_tasks.alard_lupton import KernelFit, convolve, decorrelation_kernel, fit_kernel
+from drp_tasks.build_template import decode_counts
 from drp_tasks.images import MASK_PLANES, UNUSABLE, masked_image, plane, unusable, wcs_of
 from drp_tasks.psf import PolynomialPsf
 
@@ -177,10 +178,10 @@ class SubtractImagesConnections(pb.PipelineTaskConnections, dimensions=("instrum
         storageClass="MaskedImageV2",
         dimensions=("instrument", "visit", "detector"),
     )
-    nImage = ct.Input(
-        doc="Number of visits that each pixel of the template is made of.",
-        name="template_detector_n_image",
-        storageClass="ImageV2",
+    visitCounts = ct.Input(
+        doc="Number of visits that each pixel of the template is made of, in runs of equal numbers.",
+        name="template_detector_visit_counts",
+        storageClass="ArrowAstropy",
         dimensions=("instrument", "visit", "detector"),
     )
     difference = ct.Output(
@@ -237,7 +238,7 @@ class SubtractImagesTask(pb.PipelineTask):
         butlerQC.put(outputs, outputRefs)
 
     def run(
-        self, visitImage: li.MaskedImage, visitPsf: Table, sources: Table, template: li.MaskedImage, nImage: li.Image
+        self, visitImage: li.MaskedImage, visitPsf: Table, sources: Table, template: li.MaskedImage, visitCounts: Table
     ) -> pb.Struct:
         """Subtract.
 
@@ -249,8 +250,8 @@ class SubtractImagesTask(pb.PipelineTask):
             PSF of the visit image as a table.
         sources
             Sources measured on the visit image.
-        nImage
-            Number of visits in each pixel of the template.
+        visitCounts
+            Number of visits in each pixel of the template, as `drp_tasks.build_template.encode_counts` makes it.
 
         Returns
         -------
@@ -264,6 +265,7 @@ class SubtractImagesTask(pb.PipelineTask):
         """
         science = Pixels(visitImage.image.array, visitImage.variance.array, unusable(visitImage))
         reference = Pixels(template.image.array, template.variance.array, unusable(template))
+        counts = decode_counts(visitCounts, reference.bad.shape)
         chosen = stamp_sources(sources, self.config.stampSignalToNoise, self.config.maxStamps)
         difference = subtract(
             science,
@@ -272,8 +274,7 @@ class SubtractImagesTask(pb.PipelineTask):
             np.asarray(sources["y"], float)[chosen],
             order=self.config.kernelOrder,
             background_order=self.config.backgroundOrder,
-            model_error=self.config.modelError
-            + self.config.patchworkError * patchwork(nImage.array, science.bad.shape),
+            model_error=self.config.modelError + self.config.patchworkError * patchwork(counts, science.bad.shape),
         )
         if difference is None:
             raise TooFewStampsError(len(chosen))

@@ -1,11 +1,17 @@
 """A template: patches warped onto a detector, each pixel from one patch, honest about what is missing."""
 
-import lsst.images as li
 import lsst.pipe.base as pb
 import numpy as np
 import pytest
 
-from drp_tasks.build_template import BuildTemplateTask, PatchPart, assemble_template, needed_box
+from drp_tasks.build_template import (
+    BuildTemplateTask,
+    PatchPart,
+    assemble_template,
+    decode_counts,
+    encode_counts,
+    needed_box,
+)
 from drp_tasks.images import plane, start_xy, unusable
 from drp_tasks.warping import Box
 from tests.drp_tasks.synthetic_fields import Stars, detector_wcs, draw, nanojansky_image
@@ -85,16 +91,26 @@ def test_a_detector_off_the_coadds_is_no_work():
 
 
 def test_only_the_part_of_a_patch_under_the_detector_is_needed():
-    box = needed_box(li.Box.factory[0:200, 0:110], TRACT, DETECTOR_WCS, DETECTOR_BOX)
+    box = needed_box(Box(0, 0, 110, 200), TRACT, DETECTOR_WCS, DETECTOR_BOX)
     whole = assemble_template([patch(LEFT)], DETECTOR_WCS, DETECTOR_BOX)
-    part = assemble_template([patch((box.x.start, box.y.start, box.x.stop, box.y.stop))], DETECTOR_WCS, DETECTOR_BOX)
-    assert box.y.size < 200
+    part = assemble_template([patch(box)], DETECTOR_WCS, DETECTOR_BOX)
+    assert box.shape[0] < 200
     assert (part.covered == whole.covered).all()
     assert part.array == pytest.approx(whole.array, abs=1e-3)
 
 
+def test_counts_of_visits_come_back_from_their_runs():
+    count = np.zeros((6, 8), np.uint16)
+    count[1:4, 2:7], count[3, 5] = 3, 2
+    runs = encode_counts(count)
+    assert len(runs) < count.size / 2
+    assert (decode_counts(runs, count.shape) == count).all()
+    with pytest.raises(ValueError, match="reshape"):
+        decode_counts(runs, (5, 8))
+
+
 def test_a_patch_beside_the_detector_is_not_needed():
-    assert needed_box(li.Box.factory[0:200, 400:500], TRACT, DETECTOR_WCS, DETECTOR_BOX) is None
+    assert needed_box(Box(400, 0, 500, 200), TRACT, DETECTOR_WCS, DETECTOR_BOX) is None
 
 
 def test_a_border_continues_the_sky_beyond_the_detector():

@@ -133,15 +133,24 @@ def test_a_detector_without_a_refined_zero_point_is_left_out(images):
     assert images[0].boxes == []
 
 
-def test_only_the_part_of_a_detector_that_the_patch_needs_is_read(images):
+def test_a_detector_that_the_patch_does_not_need_is_not_read(images):
     narrow = PatchGrid(GRID.wcs, Box(GRID_BOX.x_start, GRID_BOX.y_start, GRID_BOX.x_start + 30, GRID_BOX.y_stop))
     refined = summary([31.0, 31.0], [LEFT, RIGHT])
     warp = make_warp(images, refined, grid=narrow)
-    (box,) = images[0].boxes
-    assert box.shape.x < 50
     assert images[1].boxes == []
     whole = make_warp({0: StoredImage(images[0].image)}, refined)
     np.testing.assert_allclose(warp.image.array, whole.image.array[:, :30], atol=1e-2)
+
+
+def test_only_the_rows_of_a_detector_that_the_patch_needs_are_read(images):
+    flat = PatchGrid(GRID.wcs, Box(GRID_BOX.x_start, GRID_BOX.y_start, GRID_BOX.x_stop, GRID_BOX.y_start + 30))
+    refined = summary([31.0, 31.0], [LEFT, RIGHT])
+    warp = make_warp(images, refined, grid=flat)
+    (box,) = images[0].boxes
+    assert box.shape.y < 50
+    assert box.shape.x == SIDE
+    whole = make_warp({detector: StoredImage(images[detector].image) for detector in (0, 1)}, refined)
+    np.testing.assert_allclose(warp.image.array, whole.image.array[:30], atol=1e-2)
 
 
 def test_a_patch_that_no_usable_detector_covers_is_no_work(images):

@@ -6,7 +6,8 @@ import pytest
 from astropy.table import Table
 
 from drp_tasks.alard_lupton import SpatialKernel
-from drp_tasks.images import plane, single_plane, unusable
+from drp_tasks.build_template import encode_counts
+from drp_tasks.images import plane, unusable
 from drp_tasks.psf import PolynomialPsf
 from drp_tasks.subtract_images import (
     Pixels,
@@ -60,7 +61,7 @@ def run_task(stars, science, template, config=None):
         visitPsf=psf_model(SHAPE, 4.8).to_table(),
         sources=table(stars),
         template=nanojansky_image(template.array, template.variance, wcs, {"NO_DATA": template.bad}),
-        nImage=single_plane(np.full(template.array.shape, 3, np.uint8)),
+        visitCounts=encode_counts(np.full(template.array.shape, 3, np.uint8)),
     )
 
 
@@ -107,7 +108,7 @@ def test_the_task_says_how_well_it_did_and_stores_kernel_and_psf():
         visitPsf=psf_model(SHAPE, 4.8).to_table(),
         sources=table(stars),
         template=nanojansky_image(template.array, template.variance, wcs),
-        nImage=single_plane(np.full(SHAPE, 3, np.uint8)),
+        visitCounts=encode_counts(np.full(SHAPE, 3, np.uint8)),
     )
     assert task.metadata["flux_ratio"] == pytest.approx(1.0, rel=0.01)
     assert task.metadata["pull"] == pytest.approx(1.0, abs=0.03)
