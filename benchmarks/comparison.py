@@ -8,7 +8,7 @@ having them executed bare. Doesn't: executing them (`benchmarks.bare`), or the p
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from launchers.graph import GraphSummary, build_graph
 from launchers.submission import StepRequest, SubmissionKey
 from planning.pipeline import PipelinePlan
 from planning.release import Release
+from resources.errors import Rejected
 from resources.site import Site
 
 _BARE = "bare"
@@ -40,13 +41,18 @@ class BareRelease:
         Whose submissions. The site's repository is on this machine.
     folder
         For graphs and logs; made anew.
+    report
+        Is told what can't be repeated.
     """
 
-    def __init__(self, site: Site, release: Release, plan: PipelinePlan, folder: Path) -> None:
+    def __init__(
+        self, site: Site, release: Release, plan: PipelinePlan, folder: Path, report: Callable[[str], None]
+    ) -> None:
         self._site = site
         self._release = release
         self._plan = plan
         self._folder = folder
+        self._report = report
 
     def compare(self, submissions: Sequence[FinishedSubmission]) -> list[Comparison]:
         """Execute the quanta of submissions bare, and forget what they make.
@@ -69,13 +75,23 @@ class BareRelease:
         """
         shutil.rmtree(self._folder, ignore_errors=True)
         try:
-            graphs = [(submission, self._build(submission)) for submission in submissions]
-            same = [(submission, graph) for submission, graph in graphs if graph.quanta == submission.quanta]
+            same = [(each, graph) for each in submissions if (graph := self._build_same(each)) is not None]
             work = BareWork(self._site.butler.repository, tuple(graph.path for _, graph in same))
             times = run_bare(work, self._folder)
             return [Comparison(submission, bare) for (submission, _), bare in zip(same, times, strict=True)]
         finally:
             shutil.rmtree(Path(self._site.butler.repository) / _BARE, ignore_errors=True)
+
+    def _build_same(self, submission: FinishedSubmission) -> GraphSummary | None:
+        try:
+            graph = self._build(submission)
+        except Rejected as error:
+            self._report(f"{submission.name}: {error}")
+            return None
+        if graph.quanta != submission.quanta:
+            self._report(f"{submission.name} had {dict(submission.quanta)}, now {dict(graph.quanta)}")
+            return None
+        return graph
 
     def _build(self, submission: FinishedSubmission) -> GraphSummary:
         step = self._plan.step(submission.step)

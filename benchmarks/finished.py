@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import dagster as dg
+from lsst.pipe.base.pipeline_graph import TaskImportMode
 from lsst.pipe.base.quantum_graph import PredictedQuantumGraph, ProvenanceQuantumGraph
 
 from benchmarks.arithmetic import Interval, covered_s, span_s
@@ -86,7 +87,9 @@ def finished_submissions(instance: dg.DagsterInstance) -> list[FinishedSubmissio
     for record in sorted(records, key=lambda each: each.create_timestamp):
         for handle in submissions_of_run(instance, record.dagster_run.run_id):
             folder = Path(handle.submit_path).parent
-            with PredictedQuantumGraph.open(str(folder / f"{handle.name}.qg")) as reader:
+            with PredictedQuantumGraph.open(
+                str(folder / f"{handle.name}.qg"), import_mode=TaskImportMode.DO_NOT_IMPORT
+            ) as reader:
                 header = reader.header
             submissions.append(
                 FinishedSubmission(

@@ -268,7 +268,13 @@ def measure(survey: str, state: Path, console: Console, *, fresh: bool) -> Repor
     console.print("3/4 Trivial quanta")
     timings = time_trivial_quanta(demonstration.state / "trivial", console)
     console.print("4/4 The survey's quanta, bare")
-    bare_release = BareRelease(site, release, plan_of(release, site.state / "plans"), demonstration.state / "bare")
+    bare_release = BareRelease(
+        site,
+        release,
+        plan_of(release, site.state / "plans"),
+        demonstration.state / "bare",
+        lambda what: console.print(f"  {what}"),
+    )
     comparisons = bare_release.compare(last_attempts(submissions))
     console.print(submissions_table(comparisons))
     return Report(
