@@ -1,8 +1,8 @@
 """One detector of one visit, from electrons to a calibrated image with its PSF, sources, WCS and zero point.
 
 Belongs here: the task, its connections and configuration, and the order in which the numerics are called.
-Doesn't: the numerics: `drp_tasks.cleaning`, `psf_stars`, `psf`, `detection`, `source_measurement`, `astrometry`,
-`photometry`, `moments`.
+Doesn't: the numerics: `drp_tasks.cosmic_rays`, `cleaning`, `psf_stars`, `psf`, `detection`, `source_measurement`,
+`astrometry`, `photometry`, `moments`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from lsst.pipe.base import connectionTypes as ct
 
 from drp_tasks import camera
 from drp_tasks.astrometry import AstrometricSolution, AstrometryError, Reference, solve_astrometry
-from drp_tasks.cleaning import Background, fill_holes, find_cosmic_rays, fit_background, smooth_variance, source_mask
+from drp_tasks.cleaning import Background, fill_holes, fit_background, smooth_variance, source_mask
+from drp_tasks.cosmic_rays import find_cosmic_rays
 from drp_tasks.detection import detect, signal_to_noise
 from drp_tasks.images import masked_image, nanojansky_per_electron, plane, wcs_of
 from drp_tasks.moments import add_moments

@@ -1,15 +1,13 @@
-"""Pixels made fit for measurement: cosmic rays found, holes filled, the sky subtracted, the variance smoothed.
+"""Pixels made fit for measurement: holes filled, the sky subtracted, the variance smoothed.
 
 Belongs here: operations on whole planes of one exposure, before any source is measured.
-Doesn't: the detector's own signature (`drp_tasks.isr`), or artifacts that only other exposures reveal
-(`drp_tasks.assemble_coadd`).
+Doesn't: the detector's own signature (`drp_tasks.isr`), or finding what hit it (`drp_tasks.cosmic_rays`).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-import astroscrappy
 import numpy as np
 import sep
 from scipy.ndimage import gaussian_filter, maximum_filter, uniform_filter
@@ -26,39 +24,6 @@ class Background:
     level: np.ndarray
     mean: float
     noise: float
-
-
-def find_cosmic_rays(
-    electrons: np.ndarray, bad: np.ndarray, *, read_noise: float, saturation: float, sigma: float, contrast: float
-) -> np.ndarray:
-    """Return where cosmic rays hit, by van Dokkum's Laplacian edge detection (astroscrappy).
-
-    Parameters
-    ----------
-    electrons
-        Pixels with the sky still in (ny, nx).
-    bad
-        Pixels to leave out.
-    read_noise, saturation
-        Electrons.
-    sigma
-        Least significance of the Laplacian.
-    contrast
-        Least ratio of the Laplacian to the fine structure that a star would have.
-    """
-    hits, _ = astroscrappy.detect_cosmics(
-        electrons,
-        inmask=bad,
-        gain=1.0,
-        readnoise=read_noise,
-        satlevel=saturation,
-        sigclip=sigma,
-        objlim=contrast,
-        niter=1,
-        cleantype="medmask",
-        fsmode="median",
-    )
-    return np.asarray(hits, bool)
 
 
 def fit_background(image: np.ndarray, masked: np.ndarray, box_px: int) -> Background:

@@ -1,32 +1,10 @@
-"""Cleaning: cosmic rays are found and stars spared, the sky is taken away, holes are filled from around them."""
+"""Cleaning: the sky is taken away, holes are filled from around them, the variance is smoothed."""
 
 import numpy as np
 import pytest
 
-from drp_tasks.cleaning import fill_holes, find_cosmic_rays, fit_background, smooth_variance, source_mask
+from drp_tasks.cleaning import fill_holes, fit_background, smooth_variance, source_mask
 from tests.drp_tasks.star_fields import READ_NOISE, SKY, star_field
-
-
-def test_cosmic_rays_are_found_and_stars_are_not():
-    field = star_field(seed=40)
-    rng = np.random.default_rng(41)
-    image, hit = field.image + np.float32(SKY), field.bad.copy()
-    for _ in range(10):
-        row, column = rng.integers(20, 280, 2)
-        image[row, column : column + 12] += 1500
-        hit[row, column : column + 12] = True
-    found = find_cosmic_rays(image, field.bad, read_noise=READ_NOISE, saturation=9e4, sigma=6.0, contrast=5.0)
-    assert found[hit].mean() > 0.9
-    stars = [
-        found[round(y) - 3 : round(y) + 4, round(x) - 3 : round(x) + 4] & ~near(hit, x, y)
-        for x, y in zip(field.x, field.y, strict=True)
-    ]
-    assert np.sum(stars) <= 2
-
-
-def near(hit: np.ndarray, x: float, y: float) -> np.ndarray:
-    box = hit[round(y) - 3 : round(y) + 4, round(x) - 3 : round(x) + 4]
-    return np.full(box.shape, box.any())
 
 
 def test_the_sky_is_found_under_stars_to_a_fraction_of_an_electron():
