@@ -7,7 +7,7 @@ import time
 from launchers.processes import ProcessIdentity, exclusive, start_detached
 
 
-def wait_until(condition, timeout_s: float = 10.0) -> bool:
+def wait_until(condition, timeout_s: float = 60.0) -> bool:
     deadline = time.monotonic() + timeout_s
     while not condition() and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -65,5 +65,5 @@ def test_only_one_holds_a_lock_and_its_death_frees_it(tmp_path):
     holder.kill()
     holder.wait()
 
-    with exclusive(lock, wait_s=5.0) as held:
+    with exclusive(lock, wait_s=60.0) as held:
         assert held is not None
