@@ -95,9 +95,8 @@ def driver_of(request: StepRequest) -> ProcessIdentity:
 
 def workers_of(request: StepRequest) -> list[int]:
     """Processes that execute quanta of a submission."""
-    found = subprocess.run(
-        ["pgrep", "-f", f"run-qbb .*{request.graph_path}"], capture_output=True, text=True, check=False
-    )
+    command = f"run-qbb .*{request.folder}/.*{request.graph_path.name}"
+    found = subprocess.run(["pgrep", "-f", command], capture_output=True, text=True, check=False)
     return [int(pid) for pid in found.stdout.split()]
 
 

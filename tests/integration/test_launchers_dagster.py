@@ -110,8 +110,8 @@ def world(monkeypatch, tmp_path, state_folder) -> Iterator[World]:
 
 
 def hanging_workers(folder: Path) -> list[str]:
-    graph = make_request("", folder).graph_path
-    found = subprocess.run(["pgrep", "-f", f"run-qbb .*{graph}"], capture_output=True, text=True, check=False)
+    graph = make_request("", folder).graph_path.name
+    found = subprocess.run(["pgrep", "-f", f"run-qbb .*{folder}.*{graph}"], capture_output=True, text=True, check=False)
     return found.stdout.split()
 
 
