@@ -14,6 +14,8 @@ import gc
 import itertools
 import logging
 import multiprocessing
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -25,6 +27,7 @@ from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 from lsst.daf.butler import ButlerConfig, Quantum, QuantumBackedButler
+from lsst.daf.butler.datastore.cache_manager import DatastoreCacheManager
 from lsst.pipe.base import TaskFactory
 from lsst.pipe.base.quantum_graph import PredictedQuantumGraph
 from lsst.pipe.base.single_quantum_executor import SingleQuantumExecutor
@@ -96,7 +99,16 @@ def run_bare(work: BareWork, folder: Path) -> tuple[BareTime, ...]:
     work_file, times_file = folder / "work.json", folder / "bare.json"
     work_file.write_bytes(_WORK.dump_json(work))
     command = [sys.executable, "-m", "benchmarks.bare", str(work_file), str(times_file)]
-    subprocess.run(command, check=True, cwd=Path(__file__).parent.parent)
+    process = subprocess.Popen(command, cwd=Path(__file__).parent.parent, start_new_session=True)
+    try:
+        code = process.wait()
+    except BaseException:
+        # Its forks go with it.
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        raise
+    if code:
+        raise subprocess.CalledProcessError(code, command)
     return _TIMES.validate_json(times_file.read_bytes())
 
 
@@ -174,6 +186,8 @@ def execute_bare(work: BareWork) -> tuple[BareTime, ...]:
         A process died.
     """
     warm.preload()
+    # As pipetask does: one datastore cache for all Butlers, not a folder made for each quantum.
+    DatastoreCacheManager.set_fallback_cache_directory_if_unset()
     config = ButlerConfig(work.butler)
     graphs = [_Graph(path, config) for path in work.graphs]
     gc.collect()

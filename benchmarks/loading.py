@@ -46,7 +46,7 @@ def time_loading(locations: Sequence[str]) -> Loading:
     subprocess.CalledProcessError
         They don't load.
     """
-    command = [sys.executable, "-m", "benchmarks.loading", *locations]
+    command = [sys.executable, "-W", "ignore", "-m", "benchmarks.loading", *locations]
     began = time.monotonic()
     process = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, cwd=Path(__file__).parent.parent)
     wall_s = time.monotonic() - began
