@@ -83,7 +83,7 @@ PRELOADED = (
     "sep",
     "galsim",
     "galsim.hsm",
-    "astroscrappy",
+    "fsspec.implementations.http",
     "healsparse",
     "treecorr",
     "psycopg",
