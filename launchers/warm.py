@@ -67,6 +67,7 @@ PRELOADED = (
     "lsst.pipe.base.single_quantum_executor",
     "lsst.pipe.base.quantum_graph.aggregator",
     "lsst.images.formatters",
+    "lsst.resources.http",
     "lsst.images",
     "astropy.io.fits",
     "astropy.table",
