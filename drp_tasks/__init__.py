@@ -1,1 +1,1 @@
-"""What runs on workers: instrument, raw formatter, skymap, the small DRP's PipelineTasks and validation's; no Dagster."""
+"""What runs on workers: instrument, raw formatter, skymap, PipelineTasks of the DRP and of validation; no Dagster."""

@@ -13,6 +13,9 @@ from hypothesis import settings
 PATIENCE_S = 30.0
 """How long processes that were told to end may take."""
 
+SERVANTS = ("from multiprocessing.resource_tracker import", "from multiprocessing.forkserver import")
+"""Python's own helpers, which end with the process that they serve."""
+
 MARK = "DRP_TESTS_IN"
 """Environment variable by which the processes of a test run are known."""
 
@@ -29,7 +32,9 @@ def processes_of(folder: Path) -> dict[int, str]:
             marked = f"{MARK}={folder}\0".encode() in (process / "environ").read_bytes()
         except OSError:
             continue
-        if (marked or f"{folder}/" in command) and command and int(process.name) != os.getpid():
+        if not command or any(servant in command for servant in SERVANTS) or int(process.name) == os.getpid():
+            continue
+        if marked or f"{folder}/" in command:
             found[int(process.name)] = command
     return found
 
