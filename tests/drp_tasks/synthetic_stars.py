@@ -149,7 +149,9 @@ def _sources_of(sky: Sky, data_id: tuple[int, int, str], wcs: WCS, errors: Error
     x, y = wcs.all_world2pix(ra, dec, 0)
     seen = np.flatnonzero((x > 0) & (x < SIDE_PX - 1) & (y > 0) & (y < SIDE_PX - 1))
     magnitude = sky.magnitude[band][seen] + errors.zero_point(visit, detector)
-    flux = 10 ** (-0.4 * (magnitude - 31.4)) * (1 + rng.normal(0, 1, len(seen)) * errors.flux_relative)
+    # Drawn for all stars, so that one that leaves the edge changes nothing for the others.
+    scatter = rng.normal(0, 1, len(xi))[seen] * errors.flux_relative
+    flux = 10 ** (-0.4 * (magnitude - 31.4)) * (1 + scatter)
     n = len(seen)
     return Table(
         {
