@@ -7,7 +7,7 @@ RUN := .venv/bin
 export OPENBLAS_NUM_THREADS ?= 1
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help env services demo test lint types unit bench soak docs clean
+.PHONY: help env services demo test lint types unit bench docs clean
 
 help:
 	@grep -hE '^# make|^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^# //; s/:.*## /: /'
