@@ -18,7 +18,7 @@ from drp_assets.scorecard import judge_release
 from resources.butler import open_butler
 from validation.scorecard import Verdict
 
-pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("e2e")]
+pytestmark = pytest.mark.e2e
 
 
 def test_every_message_is_accounted_for(finished: Demonstration) -> None:

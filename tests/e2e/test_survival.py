@@ -18,7 +18,7 @@ from commands.demonstration import Demonstration
 from resources.butler import open_butler
 from resources.site import ButlerSettings
 
-pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("e2e")]
+pytestmark = pytest.mark.e2e
 SEED = int(os.environ.get("DRP_SURVIVAL_SEED", "20261101"))
 
 

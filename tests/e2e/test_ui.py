@@ -10,7 +10,7 @@ from playwright.sync_api import Page, expect, sync_playwright
 
 from commands.demonstration import Demonstration
 
-pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("e2e")]
+pytestmark = pytest.mark.e2e
 PATIENCE_MS = 30_000
 
 
