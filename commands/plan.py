@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
+from rich.table import Column, Table
 
 from commands.console import make_console
 from planning.pipeline import build_plan
@@ -21,7 +21,7 @@ app = typer.Typer(no_args_is_help=True, help="A pipeline's steps and products.")
 def show(pipeline: Annotated[str, typer.Argument(help="URI of the pipeline's YAML")]) -> None:
     """Show steps, their partitions, inputs and products."""
     plan = build_plan(pipeline)
-    table = Table("step", "partitioned by", "tasks", "from", "makes")
+    table = Table(Column("step", no_wrap=True), "partitioned by", "tasks", "from", "makes")
     for step in plan.steps:
         made = ", ".join(product.name for product in step.products)
         table.add_row(step.label, step.sharding.value, ", ".join(step.tasks), ", ".join(step.inputs), made)

@@ -85,6 +85,8 @@ PRELOADED = (
     "galsim",
     "galsim.hsm",
     "fsspec.implementations.http",
+    "matplotlib.backends.backend_agg",
+    "matplotlib.figure",
     "healsparse",
     "treecorr",
     "psycopg",

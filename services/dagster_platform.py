@@ -146,7 +146,7 @@ class Daemon(Service):
 
     def command(self) -> Sequence[str]:
         """Run the daemon."""
-        return [str(_PROGRAMS / "dagster-daemon"), "run", "--workspace", str(self._workspace)]
+        return [sys.executable, "-m", "launchers.laptop_daemon", "run", "--workspace", str(self._workspace)]
 
     def is_ready(self) -> bool:
         """Whether it runs; its work shows in the UI."""
