@@ -39,7 +39,7 @@ from simulator.survey import Survey
 
 TOP = Path(__file__).parent.parent
 PROFILE = TOP / "deploy" / "sites" / "laptop.yaml"
-_IDLE_LIMIT_S = 45.0
+_IDLE_LIMIT_S = 90.0
 """With nothing running for this long, what isn't complete will not become so by itself."""
 
 _POLL_S = 3.0

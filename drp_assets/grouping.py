@@ -68,10 +68,16 @@ _LOOK_ANYWAY_S = 60.0
 """Not everything that changes is a run: partitions are added, and events are reported from outside."""
 
 
+_LATEST_BACKFILLS = 5
+
+
 def _last_change(instance: dg.DagsterInstance) -> tuple[str, ...]:
-    """Name the latest change of any run's state: what makes partitions and checks is a run."""
+    """Name the latest change of any run's or backfill's state: what makes partitions and checks is a run."""
     records = instance.get_run_records(limit=1, order_by="update_timestamp", ascending=False)
-    return tuple(f"{r.dagster_run.run_id} {r.dagster_run.status} {r.update_timestamp}" for r in records)
+    runs = [f"{r.dagster_run.run_id} {r.dagster_run.status} {r.update_timestamp}" for r in records]
+    # While a backfill is open, what it makes counts as being made, also when its runs have ended.
+    backfills = [f"{b.backfill_id} {b.status}" for b in instance.get_backfills(limit=_LATEST_BACKFILLS)]
+    return (*runs, *backfills)
 
 
 class GroupedAutomationSensor(dg.AutomationConditionSensorDefinition):
@@ -90,7 +96,7 @@ class GroupedAutomationSensor(dg.AutomationConditionSensorDefinition):
         """
         state = _last_change(context.instance)
         if state == self._looked_at and time.monotonic() - self._looked_s < _LOOK_ANYWAY_S:
-            return SensorExecutionData(skip_message="no run has changed", cursor=context.cursor)
+            return SensorExecutionData(skip_message="no run or backfill has changed", cursor=context.cursor)
         data = super().evaluate_tick(context)
         # What was asked for now changes the runs, and has to be seen to have been asked for at the next look.
         self._looked_at = None if data.run_requests else state
