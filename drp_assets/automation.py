@@ -189,8 +189,10 @@ def _deps_rejected() -> DepsAutomationCondition[Any]:
 
 
 def _undisturbed() -> dg.AutomationCondition[Any]:
-    """Nothing is being made that this depends on, nor this itself."""
-    return ~dg.AutomationCondition.any_deps_in_progress() & ~dg.AutomationCondition.in_progress()
+    """Nothing that this depends on is being made, or is about to be, nor this itself."""
+    condition = dg.AutomationCondition
+    about_to_be = condition.any_deps_match(condition.will_be_requested())
+    return ~about_to_be & ~condition.any_deps_in_progress() & ~condition.in_progress()
 
 
 def automation_sensor(site: Site, release: Release) -> GroupedAutomationSensor:
