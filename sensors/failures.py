@@ -52,6 +52,8 @@ def build_failure_sensor(site: Site) -> dg.SensorDefinition:
     def failures(context: dg.RunFailureSensorContext) -> None:
         steps = context.get_step_failure_events()
         error = steps[0].step_failure_data.error if steps else None
+        while error and error.cause:  # the outer ones only say which step it was
+            error = error.cause
         message = (error.message if error else context.failure_event.message or "").strip().splitlines()
         with (site.state / "failures.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(failure_line(context.dagster_run, message[0] if message else "")) + "\n")
