@@ -122,13 +122,15 @@ class Service(ABC):
         return self
 
     def stop(self) -> None:
-        """End it, gently at first; nothing happens if it doesn't run."""
+        """End it, gently at first, and then what it left of its process group; nothing happens if it doesn't run."""
         pid = self.pid
         if pid is not None:
-            _signal(pid, signal.SIGTERM)
-            if not self._ends_within(pid, self.stop_timeout_s):
-                _signal(pid, signal.SIGKILL)
-                self._ends_within(pid, self.stop_timeout_s)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)
+            self._ends_within(pid, self.stop_timeout_s)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(pid, signal.SIGKILL)
+            self._ends_within(pid, self.stop_timeout_s)
         (self.folder / "pid").unlink(missing_ok=True)
 
     def _spawn(self) -> None:
@@ -162,13 +164,6 @@ def write_at_once(path: Path, text: str) -> None:
     partial = path.with_name(f".{path.name}.partial")
     partial.write_text(text, encoding="ascii")
     partial.replace(path)
-
-
-def _signal(pid: int, number: signal.Signals) -> None:
-    try:
-        os.kill(pid, number)
-    except ProcessLookupError:
-        return
 
 
 def _start_time(pid: int) -> str | None:

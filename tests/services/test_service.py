@@ -1,6 +1,8 @@
 """A service that can't be started says so, with the end of its log."""
 
+import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import ClassVar
 
 import pytest
@@ -24,6 +26,19 @@ class Stubborn(Service):
     @property
     def address(self) -> str:
         return "nowhere"
+
+
+def has_ended(pid: int) -> bool:
+    """Whether a process is gone or only waits to be reaped, within ten seconds."""
+    for _ in range(100):
+        stat = Path(f"/proc/{pid}/stat")
+        try:
+            if stat.read_text().rpartition(")")[2].split()[0] == "Z":
+                return True
+        except FileNotFoundError:
+            return True
+        time.sleep(0.1)
+    return False
 
 
 @pytest.fixture
@@ -56,3 +71,14 @@ def test_a_server_that_ignores_the_gentle_signal_is_killed(stubborn):
     stubborn.stop()
 
     assert stubborn.pid is None
+
+
+def test_what_a_server_leaves_of_its_process_group_ends_with_it(stubborn, tmp_path):
+    stubborn.script = f"sleep 61 & echo $! > {tmp_path}/child; wait"
+    with pytest.raises(ServiceError):
+        stubborn.start()
+    child = int((tmp_path / "child").read_text())
+
+    stubborn.stop()
+
+    assert has_ended(child)
