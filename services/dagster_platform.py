@@ -6,7 +6,6 @@ Doesn't: what the locations define; Dagster itself is only started here, never i
 
 from __future__ import annotations
 
-import socket
 import sys
 import urllib.error
 import urllib.request
@@ -17,18 +16,10 @@ from typing import ClassVar
 
 import yaml
 
-from services.service import Service, write_at_once
+from services.loopback import CONNECT_TIMEOUT_S, LOOPBACK, LoopbackServer
+from services.service import Service
 
-_LOOPBACK = "127.0.0.1"
-_CONNECT_TIMEOUT_S = 1.0
 _PROGRAMS = Path(sys.executable).parent
-
-
-def free_port() -> int:
-    """Find a port of the loopback interface that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind((_LOOPBACK, 0))
-        return int(probe.getsockname()[1])
 
 
 def make_laptop_instance(site_instance: Path, home: Path) -> None:
@@ -53,8 +44,8 @@ def make_laptop_instance(site_instance: Path, home: Path) -> None:
     (home / "dagster.yaml").write_text(yaml.safe_dump(instance))
 
 
-class LoopbackServer(Service):
-    """A server that listens on one port of the loopback interface, the same one after every start.
+class DagsterServer(LoopbackServer):
+    """A process of Dagster's, or beside it, that listens on loopback.
 
     Parameters
     ----------
@@ -73,29 +64,12 @@ class LoopbackServer(Service):
         return self._variables
 
     @property
-    def port(self) -> int:
-        """Its port, chosen when first asked for."""
-        kept = self.folder / "port"
-        if not kept.is_file():
-            self.folder.mkdir(parents=True, exist_ok=True)
-            write_at_once(kept, str(free_port()))
-        return int(kept.read_text())
-
-    @property
     def address(self) -> str:
         """URL of the server."""
-        return f"http://{_LOOPBACK}:{self.port}"
-
-    def is_ready(self) -> bool:
-        """Whether somebody listens on the port."""
-        try:
-            with socket.create_connection((_LOOPBACK, self.port), _CONNECT_TIMEOUT_S):
-                return True
-        except OSError:
-            return False
+        return f"http://{super().address}"
 
 
-class CodeServer(LoopbackServer):
+class CodeServer(DagsterServer):
     """The process that holds one code location.
 
     Parameters
@@ -116,7 +90,7 @@ class CodeServer(LoopbackServer):
     def command(self) -> Sequence[str]:
         """Serve the location."""
         target = ["--module-name", "drp_assets.definitions", "--attribute", self.location]
-        where = ["--host", _LOOPBACK, "--port", str(self.port), "--location-name", self.location]
+        where = ["--host", LOOPBACK, "--port", str(self.port), "--location-name", self.location]
         return [str(_PROGRAMS / "dagster"), "api", "grpc", *target, *where]
 
 
@@ -158,7 +132,7 @@ class Daemon(Service):
         return ""
 
 
-class WebUi(LoopbackServer):
+class WebUi(DagsterServer):
     """Dagster's web UI.
 
     Parameters
@@ -178,19 +152,19 @@ class WebUi(LoopbackServer):
 
     def command(self) -> Sequence[str]:
         """Serve the UI."""
-        where = ["--host", _LOOPBACK, "--port", str(self.port)]
+        where = ["--host", LOOPBACK, "--port", str(self.port)]
         return [str(_PROGRAMS / "dagster-webserver"), "--workspace", str(self._workspace), *where]
 
     def is_ready(self) -> bool:
         """Whether it answers requests."""
         try:
-            with urllib.request.urlopen(f"{self.address}/server_info", timeout=_CONNECT_TIMEOUT_S):
+            with urllib.request.urlopen(f"{self.address}/server_info", timeout=CONNECT_TIMEOUT_S):
                 return True
         except (urllib.error.URLError, OSError):
             return False
 
 
-class ReportServer(LoopbackServer):
+class ReportServer(DagsterServer):
     """A plain file server for figures and reports.
 
     Parameters
@@ -220,7 +194,7 @@ class ReportServer(LoopbackServer):
             "http.server",
             str(self.port),
             "--bind",
-            _LOOPBACK,
+            LOOPBACK,
             "--directory",
             str(self._reports),
         ]
@@ -263,7 +237,7 @@ class DagsterPlatform:
         """
         self.workspace.parent.mkdir(parents=True, exist_ok=True)
         servers = [
-            {"grpc_server": {"host": _LOOPBACK, "port": server.port, "location_name": server.location}}
+            {"grpc_server": {"host": LOOPBACK, "port": server.port, "location_name": server.location}}
             for server in self.code_servers
         ]
         self.workspace.write_text(yaml.safe_dump({"load_from": servers}))

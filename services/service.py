@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -40,12 +41,15 @@ class Service(ABC):
         What it is called on the command line.
     packages
         Debian packages it needs; none for what Python brings along.
+    stop_signal
+        What tells the server to end at once and in good order.
     """
 
     name: ClassVar[str]
     packages: ClassVar[tuple[str, ...]] = ()
     start_timeout_s: ClassVar[float] = 30.0
     stop_timeout_s: ClassVar[float] = 10.0
+    stop_signal: ClassVar[signal.Signals] = signal.SIGTERM
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -126,12 +130,52 @@ class Service(ABC):
         pid = self.pid
         if pid is not None:
             with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGTERM)
+                os.kill(pid, self.stop_signal)
             self._ends_within(pid, self.stop_timeout_s)
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(pid, signal.SIGKILL)
             self._ends_within(pid, self.stop_timeout_s)
         (self.folder / "pid").unlink(missing_ok=True)
+
+    def kill(self) -> None:
+        """End it without warning, with all that it started, as a crash would; `start` goes on from there."""
+        pid = self.pid
+        if pid is None:
+            return
+        victims = {victim: _start_time(victim) for victim in (pid, *_descendants(pid))}
+        for victim in victims:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(victim, signal.SIGKILL)
+        deadline = time.monotonic() + self.stop_timeout_s
+        while any(started and _start_time(victim) == started for victim, started in victims.items()):
+            if time.monotonic() > deadline:
+                raise ServiceError(f"{self.name}: a process of {sorted(victims)} survives SIGKILL")
+            time.sleep(_POLL_S)
+
+    def program(self, name: str, *folders: str) -> str:
+        """Find a program that the server needs.
+
+        Parameters
+        ----------
+        name
+            The program.
+        folders
+            Where it may be besides ``PATH``, as patterns; of several the one that sorts last.
+
+        Raises
+        ------
+        ServiceError
+            It is not installed: the packages and the command that installs them are in the message.
+        """
+        found = [path for pattern in folders for path in sorted(Path("/").glob(f"{pattern.lstrip('/')}/{name}"))]
+        on_path = shutil.which(name)
+        if found:
+            return str(found[-1])
+        if on_path:
+            return on_path
+        raise ServiceError(
+            f"{self.name}: {name} is not installed; `make services` installs it (packages: {' '.join(self.packages)})"
+        )
 
     def _spawn(self) -> None:
         with self.log.open("ab") as log:
@@ -164,6 +208,19 @@ def write_at_once(path: Path, text: str) -> None:
     partial = path.with_name(f".{path.name}.partial")
     partial.write_text(text, encoding="ascii")
     partial.replace(path)
+
+
+def _descendants(pid: int) -> list[int]:
+    """Processes that a process started, and those that they started, whatever group they are in."""
+    parents = {}
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            stat = (process / "stat").read_text(encoding="ascii", errors="replace")
+            parents[int(process.name)] = int(stat.rpartition(")")[2].split()[1])
+    found = [pid]
+    for ancestor in found:
+        found += [child for child, parent in parents.items() if parent == ancestor]
+    return found[1:]
 
 
 def _start_time(pid: int) -> str | None:

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+import uuid
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+from services.postgresql import PostgreSQL
+from tests.shared_services import MARK, SharedServices, run_folder
 
 PATIENCE_S = 30.0
 """How long processes that were told to end may take."""
 
 SERVANTS = ("from multiprocessing.resource_tracker import", "from multiprocessing.forkserver import")
 """Python's own helpers, which end with the process that they serve."""
-
-MARK = "DRP_TESTS_IN"
-"""Environment variable by which the processes of a test run are known."""
 
 settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
@@ -39,13 +40,57 @@ def processes_of(folder: Path) -> dict[int, str]:
     return found
 
 
+def survivors(folder: Path) -> dict[int, str]:
+    """Processes of a folder that are still there after all patience."""
+    deadline = time.monotonic() + PATIENCE_S
+    while (found := processes_of(folder)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return found
+
+
 @pytest.fixture(scope="session", autouse=True)
-def nothing_survives(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def nothing_survives(request, tmp_path_factory) -> Iterator[None]:
     folder = tmp_path_factory.getbasetemp()
     os.environ[MARK] = str(folder)
     yield
     del os.environ[MARK]
-    deadline = time.monotonic() + PATIENCE_S
-    while (survivors := processes_of(folder)) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert not survivors
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        SharedServices(run_folder(request.config)).stop()
+    assert not survivors(folder)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """End what the workers shared, when they have ended, and look for survivors of the whole run."""
+    if not session.config.pluginmanager.hasplugin("dsession"):
+        return
+    folder = run_folder(session.config)
+    SharedServices(folder).stop()
+    if found := survivors(folder):
+        pytest.exit(f"processes survive the test run: {found}", returncode=pytest.ExitCode.TESTS_FAILED)
+
+
+@pytest.fixture(scope="session")
+def shared_services(request, nothing_survives) -> SharedServices:
+    return SharedServices(run_folder(request.config))
+
+
+@pytest.fixture(scope="session")
+def postgresql(shared_services) -> Iterator[PostgreSQL]:
+    """The run's PostgreSQL, whose passwords this process and its children know."""
+    server = shared_services.start(shared_services.postgresql)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PGPASSFILE", str(server.passfile))
+        yield server
+
+
+@pytest.fixture(scope="session")
+def new_database(postgresql) -> Callable[[], str]:
+    """Make an empty database, and give its name."""
+
+    def make() -> str:
+        name = f"test_{uuid.uuid4().hex}"
+        postgresql.create_database(name)
+        return name
+
+    return make
