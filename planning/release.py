@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from planning.policies import FailurePolicy
 from resources.documents import Document, read_document
 from resources.errors import Rejected
 
@@ -118,6 +119,7 @@ class Release(Document):
     raw_collection: str
     expected_detectors: tuple[int, ...] = Field(min_length=1)
     steps: Mapping[str, StepSettings] = Field(default_factory=dict)
+    policies: tuple[FailurePolicy, ...] = Field((), description="what is done about failures; the first that matches")
     validation: Validation = Validation()
 
     @property
