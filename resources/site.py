@@ -7,11 +7,12 @@ other modules of `resources`), or anything about a release (`planning.release`).
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from resources.documents import Document, read_document
 from resources.errors import Rejected
@@ -73,6 +74,37 @@ class ArrivalSettings(Document):
     quiescent_s: Annotated[float, Field(ge=0)] = Field(
         60.0, description="a day_obs is ready when complete and nothing of it has arrived for this long"
     )
+    max_lag_messages: Annotated[int, Field(ge=0)] = Field(
+        100_000, description="more messages still in Kafka than this are an operator's business"
+    )
+    max_ingest_delay_s: Annotated[float, Field(gt=0)] = Field(
+        900.0, description="so long may a message be in the ledger before its ingest is tried"
+    )
+    max_waiting_s: Annotated[float, Field(gt=0)] = Field(
+        6 * 3600.0, description="so long may a message wait for dimensions, or for trouble to pass"
+    )
+    max_quarantined: Annotated[int, Field(ge=0)] = Field(
+        100, description="more messages in quarantine than this are an operator's business"
+    )
+    min_transfer_efficiency: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.9, description="share of a day's transfers that should succeed"
+    )
+    health_interval_s: Annotated[float, Field(gt=0)] = Field(
+        300.0,
+        description="how often the arrivals sensor reports lag, delay, waiting and quarantine; sooner on a change",
+    )
+    transfers_interval_s: Annotated[int, Field(gt=0)] = Field(
+        3600, description="how often statistics of transfers are made anew where events have come"
+    )
+
+    @field_validator("topics")
+    @classmethod
+    def _is_a_pattern(cls, topics: str) -> str:
+        try:
+            re.compile(topics)
+        except re.error as error:
+            raise ValueError(f"{topics!r} is no regular expression: {error}") from error
+        return topics
 
 
 class WmsSettings(Document):
