@@ -14,7 +14,7 @@ from confluent_kafka import KafkaException, TopicPartition
 
 from arrivals.ledger import Ledger
 from arrivals.records import Partition
-from resources.errors import Rejected
+from resources.errors import Rejected, SiteFault
 from resources.kafka import LastError, bootstrap_address, make_consumer
 from resources.site import ArrivalSettings, KafkaSettings
 
@@ -39,13 +39,18 @@ def kafka_lag(
     resources.errors.Retriable
         The broker doesn't answer.
     resources.errors.SiteFault
-        It refuses us.
+        It refuses us, or the profile is wrong.
     resources.errors.Rejected
         No topic matches the profile's pattern.
     """
+    try:
+        wanted = re.compile(settings.topics)
+    except re.error as error:
+        raise SiteFault(
+            f"{settings.topics!r} is no regular expression: {error}", "arrivals.topics", "mend it"
+        ) from error
     errors = LastError()
     consumer = make_consumer(kafka, settings.group, errors)
-    wanted = re.compile(settings.topics)
     lags: dict[str, int] = {}
     try:
         metadata = consumer.list_topics(timeout=timeout_s)

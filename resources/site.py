@@ -7,12 +7,11 @@ other modules of `resources`), or anything about a release (`planning.release`).
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from resources.documents import Document, read_document
 from resources.errors import Rejected
@@ -96,15 +95,6 @@ class ArrivalSettings(Document):
     transfers_interval_s: Annotated[int, Field(gt=0)] = Field(
         3600, description="how often statistics of transfers are made anew where events have come"
     )
-
-    @field_validator("topics")
-    @classmethod
-    def _is_a_pattern(cls, topics: str) -> str:
-        try:
-            re.compile(topics)
-        except re.error as error:
-            raise ValueError(f"{topics!r} is no regular expression: {error}") from error
-        return topics
 
 
 class WmsSettings(Document):
