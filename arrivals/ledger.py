@@ -1,8 +1,8 @@
 """The ledger: one row a message, with its state, its reason and the offsets it was read at; nothing else is the truth.
 
-Belongs here: recording messages and offsets in one transaction, moving rows through their states, counting them.
-Doesn't: the columns (`arrivals.tables`), the state machine (`arrivals.states`), or what to do with a row
-(`arrivals.ingest`).
+Belongs here: the questions that can be asked of it and the changes that can be made, each in one transaction. Doesn't:
+how they are made fast (`arrivals.recording`, `arrivals.bulk`), the columns (`arrivals.tables`), the state machine
+(`arrivals.states`), or what to do with a row (`arrivals.ingest`).
 """
 
 from __future__ import annotations
@@ -12,13 +12,15 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from itertools import batched
 from types import MappingProxyType
-from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, and_, func, or_, select, text, tuple_, update
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import ColumnElement, and_, func, or_, select, update
+from sqlalchemy.exc import DBAPIError
 
-from arrivals.announcement import HermesMessage, Kind
+from arrivals.announcement import Kind
+from arrivals.bulk import ingested_contents, settle
 from arrivals.exclusive import exclusive
+from arrivals.months import Retired, retire_months
+from arrivals.recording import record
 from arrivals.records import (
     DayObsSummary,
     ExposureRows,
@@ -29,10 +31,19 @@ from arrivals.records import (
     Settlement,
     TransferCount,
 )
-from arrivals.states import State, may_become
-from arrivals.tables import EVENTS, MESSAGES, OFFSETS, connect, writing
+from arrivals.states import State
+from arrivals.tables import (
+    EVENTS,
+    MESSAGES,
+    OFFSETS,
+    connect,
+    database_trouble,
+    in_states,
+    is_unfinished,
+    writing,
+)
 
-_DIDS_A_QUERY = 1_000
+_KEYS_A_STATEMENT = 1_000
 
 
 class Ledger:
@@ -48,7 +59,6 @@ class Ledger:
     def __init__(self, url: str) -> None:
         self.url = url
         self._engine = connect(url)
-        self._insert: Any = postgresql.insert if self._engine.dialect.name == "postgresql" else sqlite.insert
 
     def close(self) -> None:
         """Let go of the database."""
@@ -84,32 +94,22 @@ class Ledger:
             two drains at a time, or one that died in the middle, count nothing twice.
         """
         now = now or datetime.now(UTC)
-        with writing(self._engine) as connection:
-            known = self._lock_offsets(connection, offsets)
-            new = [r for r in receptions if r.offset >= known.get(r.partition, 0)]
-            rows = [reception.to_columns(now) for reception in new if reception.is_row]
-            if rows:
-                connection.execute(self._insert(MESSAGES).on_conflict_do_nothing(), rows)
-            understood = [reception.message for reception in new if reception.message is not None]
-            self._count_events(connection, understood, now)
-            for partition, next_offset in offsets.items():
-                connection.execute(
-                    self._advance_offset(),
-                    {
-                        "cluster": partition.cluster,
-                        "topic": partition.topic,
-                        "partition": partition.number,
-                        "next_offset": max(next_offset, known.get(partition, 0)),
-                        "expired": (expired or {}).get(partition, 0),
-                        "updated_at": now,
-                    },
-                )
-        return Recorded(rows=len(rows), events=len(new) - len(rows), known_before=len(receptions) - len(new))
+        try:
+            with writing(self._engine) as connection:
+                return record(connection, receptions, offsets, expired or {}, now)
+        except DBAPIError as error:
+            raise database_trouble(error, self._engine) from error
 
     def offsets(self, cluster: str) -> Mapping[Partition, int]:
-        """The next offset to read of each partition of a cluster that was ever read."""
+        """The next offset to read of each partition of a cluster that was ever read, in its latest incarnation."""
+        columns = (OFFSETS.c.topic, OFFSETS.c.partition, OFFSETS.c.incarnation, OFFSETS.c.topic_id)
+        query = select(*columns, OFFSETS.c.next_offset).where(OFFSETS.c.cluster == cluster)
+        latest: dict[tuple[str, int], tuple[Partition, int]] = {}
         with self._engine.connect() as connection:
-            return self._offsets(connection, cluster)
+            for *identity, next_offset in connection.execute(query.order_by(OFFSETS.c.incarnation)):
+                partition = Partition(cluster, *identity)
+                latest[partition.topic, partition.number] = (partition, next_offset)
+        return dict(latest.values())
 
     # ---- settling
 
@@ -140,7 +140,9 @@ class Ledger:
         now
             What is due is due by this time.
         """
-        chosen = and_(_is_due(now or datetime.now(UTC)), MESSAGES.c.kind.in_(kinds), MESSAGES.c.id > after)
+        chosen = and_(
+            is_unfinished(), _is_due(now or datetime.now(UTC)), MESSAGES.c.kind.in_(kinds), MESSAGES.c.id > after
+        )
         if undated:
             chosen = and_(chosen, MESSAGES.c.day_obs.is_(None))
         elif day_obs is not None:
@@ -150,40 +152,29 @@ class Ledger:
     def settle(self, settlements: Iterable[Settlement], *, now: datetime | None = None) -> int:
         """Move rows to their next states; a row from which that state can't be reached stays as it is.
 
+        Parameters
+        ----------
+        settlements
+            At most one a row.
+        now
+            When.
+
         Returns
         -------
         moved
             How many rows moved. Fewer than given means that another process settled them first.
         """
-        now = now or datetime.now(UTC)
-        moved = 0
         with writing(self._engine) as connection:
-            for settlement in settlements:
-                statement = (
-                    update(MESSAGES)
-                    .where(MESSAGES.c.id == settlement.row_id, MESSAGES.c.state.in_(may_become(settlement.state)))
-                    .values(
-                        state=settlement.state,
-                        reason=settlement.reason,
-                        waits_for=settlement.waits_for,
-                        retry_at=settlement.retry_at,
-                        settled_at=now,
-                        attempts=MESSAGES.c.attempts + 1,
-                        day_obs=func.coalesce(settlement.day_obs, MESSAGES.c.day_obs),
-                        exposure=func.coalesce(settlement.exposure, MESSAGES.c.exposure),
-                    )
-                )
-                moved += connection.execute(statement).rowcount
-        return moved
+            return settle(connection, settlements, now or datetime.now(UTC))
 
     def wake(self, arrived: Collection[str]) -> int:
         """Have everything that waits for one of these (`Settlement.waits_for`) tried again; returns how many rows."""
         woken = 0
         with writing(self._engine) as connection:
-            for some in batched(sorted(set(arrived)), _DIDS_A_QUERY):
+            for some in batched(sorted(set(arrived)), _KEYS_A_STATEMENT):
                 statement = (
                     update(MESSAGES)
-                    .where(MESSAGES.c.state == State.WAITING, MESSAGES.c.waits_for.in_(some))
+                    .where(in_states(State.WAITING), MESSAGES.c.waits_for.in_(some))
                     .values(state=State.RECEIVED, waits_for=None, retry_at=None)
                 )
                 woken += connection.execute(statement).rowcount
@@ -201,17 +192,32 @@ class Ledger:
 
     def ingested_contents(self, dids: Collection[tuple[str, str]]) -> Mapping[tuple[str, str], tuple[int | None, str]]:
         """Size and adler32 (empty if unknown) of those DIDs (scope and name) that were ingested before."""
-        contents: dict[tuple[str, str], tuple[int | None, str]] = {}
-        columns = (MESSAGES.c.scope, MESSAGES.c.name, MESSAGES.c.bytes, MESSAGES.c.adler32)
         with self._engine.connect() as connection:
-            for some in batched(dids, _DIDS_A_QUERY):
-                found = connection.execute(
-                    select(*columns).where(
-                        tuple_(MESSAGES.c.scope, MESSAGES.c.name).in_(some), MESSAGES.c.state == State.INGESTED
-                    )
-                )
-                contents |= {(scope, name): (size, adler32 or "") for scope, name, size, adler32 in found}
-        return contents
+            found = ingested_contents(connection, dids)
+        return {(scope, name): (size, adler32 or "") for scope, name, size, adler32 in found}
+
+    def retire(self, before: datetime) -> Retired:
+        """Let go of the rows of those whole months (UTC) that ended before a time.
+
+        A month goes only if the platform has nothing left to do about any of its rows. What is in quarantine goes with
+        it. The DIDs, sizes and checksums of what was ingested stay, so `ingested_contents` recognises it for ever;
+        counts, and everything else that is asked of rows, know of it no more. Offsets and counts of events stay.
+
+        Parameters
+        ----------
+        before
+            Rows received before this time may go; those of its own month stay.
+
+        Raises
+        ------
+        resources.errors.Retriable
+            Somebody is reading such a month all the time.
+        """
+        try:
+            with writing(self._engine) as connection:
+                return retire_months(connection, before)
+        except DBAPIError as error:
+            raise database_trouble(error, self._engine) from error
 
     # ---- asking
 
@@ -221,8 +227,19 @@ class Ledger:
             found = connection.execute(select(MESSAGES.c.state, func.count()).group_by(MESSAGES.c.state))
             return dict.fromkeys(State, 0) | {State(state): count for state, count in found}
 
-    def by_day_obs(self, *, now: datetime | None = None) -> Mapping[int | None, DayObsSummary]:
-        """What has come for each day_obs; the key none holds what belongs to no day_obs."""
+    def by_day_obs(
+        self, *, unfinished_only: bool = False, now: datetime | None = None
+    ) -> Mapping[int | None, DayObsSummary]:
+        """What has come for each day_obs; the key none holds what belongs to no day_obs.
+
+        Parameters
+        ----------
+        unfinished_only
+            Only of rows that the platform will do something about by itself: however many others there are, this
+            costs nothing for them. Without it, every row of the ledger is counted.
+        now
+            What is due is due by this time.
+        """
         counted = (
             MESSAGES.c.day_obs,
             MESSAGES.c.state,
@@ -235,6 +252,8 @@ class Ledger:
         summaries: dict[int | None, DayObsSummary] = {}
         with self._engine.connect() as connection:
             query = select(*counted).group_by(MESSAGES.c.day_obs, MESSAGES.c.state)
+            if unfinished_only:
+                query = query.where(is_unfinished())
             for day_obs, state, count, due, size, last_received_at, newest in connection.execute(query):
                 counts = dict.fromkeys(State, 0) | {State(state): count}
                 one = DayObsSummary(day_obs, counts, due, int(size), last_received_at, newest)
@@ -267,24 +286,60 @@ class Ledger:
         exposure: int | None = None,
         day_obs: int | None = None,
         state: State | None = None,
+        kind: Kind | None = None,
+        reason: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
         limit: int = 1_000,
     ) -> list[LedgerRow]:
-        """Rows that have all of the given values, in the order they came."""
-        wanted = {"scope": scope, "name": name, "exposure": exposure, "day_obs": day_obs, "state": state}
+        """Rows that have all of the given values, in the order they came.
+
+        Parameters
+        ----------
+        scope, name, exposure, day_obs, state, kind
+            Exactly these.
+        reason
+            Occurs in the row's reason.
+        since, until
+            Received at or after, and before.
+        limit
+            At most so many.
+        """
+        wanted = {"scope": scope, "name": name, "exposure": exposure, "day_obs": day_obs, "kind": kind}
         chosen = [MESSAGES.c[column] == value for column, value in wanted.items() if value is not None]
-        return self._rows(and_(*chosen) if chosen else MESSAGES.c.id > 0, limit)
+        if state is not None:
+            chosen.append(in_states(state))
+        if reason:
+            chosen.append(MESSAGES.c.reason.contains(reason, autoescape=True))
+        if since is not None:
+            chosen.append(MESSAGES.c.received_at >= since)
+        if until is not None:
+            chosen.append(MESSAGES.c.received_at < until)
+        return self._rows(and_(MESSAGES.c.id > 0, *chosen), limit)
 
     def backlog(self) -> int:
         """How many rows the platform still has to do something about by itself, waiting ones left out."""
         with self._engine.connect() as connection:
-            query = select(func.count()).select_from(MESSAGES).where(MESSAGES.c.state == State.RECEIVED)
+            query = (
+                select(func.count()).select_from(MESSAGES).where(is_unfinished(), MESSAGES.c.state == State.RECEIVED)
+            )
             return int(connection.execute(query).scalar_one())
 
-    def transfers(self) -> list[TransferCount]:
-        """Counts of events by hour, pair of RSEs and type."""
+    def transfers(self, *, since: datetime | None = None, until: datetime | None = None) -> list[TransferCount]:
+        """Counts of events by hour, pair of RSEs and type.
+
+        Parameters
+        ----------
+        since, until
+            Only hours that begin at or after, and before.
+        """
+        query = select(EVENTS).order_by(*EVENTS.primary_key.columns)
+        if since is not None:
+            query = query.where(EVENTS.c.hour >= since)
+        if until is not None:
+            query = query.where(EVENTS.c.hour < until)
         with self._engine.connect() as connection:
-            found = connection.execute(select(EVENTS).order_by(*EVENTS.primary_key.columns))
-            return [TransferCount(**row._mapping) for row in found]
+            return [TransferCount(**row._mapping) for row in connection.execute(query)]
 
     # ---- one at a time
 
@@ -309,52 +364,11 @@ class Ledger:
 
     # ---- within
 
-    def _lock_offsets(self, connection: Connection, offsets: Mapping[Partition, int]) -> dict[Partition, int]:
-        known: dict[Partition, int] = {}
-        for cluster in sorted({partition.cluster for partition in offsets}):
-            if self._engine.dialect.name == "postgresql":
-                connection.execute(
-                    text("SELECT pg_advisory_xact_lock(hashtext(:key))"), {"key": f"ledger-offsets-{cluster}"}
-                )
-            known |= self._offsets(connection, cluster)
-        return known
-
-    @staticmethod
-    def _offsets(connection: Connection, cluster: str) -> dict[Partition, int]:
-        columns = (OFFSETS.c.topic, OFFSETS.c.partition, OFFSETS.c.next_offset)
-        found = connection.execute(select(*columns).where(OFFSETS.c.cluster == cluster))
-        return {Partition(cluster, topic, number): next_offset for topic, number, next_offset in found}
-
-    def _advance_offset(self) -> Any:
-        statement = self._insert(OFFSETS)
-        return statement.on_conflict_do_update(
-            index_elements=list(OFFSETS.primary_key.columns),
-            set_={
-                "next_offset": statement.excluded.next_offset,
-                "expired": OFFSETS.c.expired + statement.excluded.expired,
-                "updated_at": statement.excluded.updated_at,
-            },
-        )
-
-    def _count_events(self, connection: Connection, messages: Sequence[HermesMessage], now: datetime) -> None:
-        totals: dict[tuple[datetime, str, str, str], list[int]] = {}
-        for message in messages:
-            hour = (message.created_at or now).replace(minute=0, second=0, microsecond=0)
-            key = (hour, message.src_rse[:256], message.dst_rse[:256], message.event_type[:256])
-            total = totals.setdefault(key, [0, 0, 0])
-            for index, value in enumerate((1, message.bytes or 0, message.duration_s or 0)):
-                total[index] += value
-        if not totals:
-            return
-        statement = self._insert(EVENTS)
-        sums = {name: EVENTS.c[name] + statement.excluded[name] for name in ("count", "bytes", "duration_s")}
-        statement = statement.on_conflict_do_update(index_elements=list(EVENTS.primary_key.columns), set_=sums)
-        names = [column.name for column in EVENTS.columns]
-        connection.execute(statement, [dict(zip(names, (*key, *total), strict=True)) for key, total in totals.items()])
-
     def _rows(self, chosen: ColumnElement[bool], limit: int) -> list[LedgerRow]:
         with self._engine.connect() as connection:
-            found = connection.execute(select(MESSAGES).where(chosen).order_by(MESSAGES.c.id).limit(limit))
+            query = select(MESSAGES, OFFSETS.c.cluster, OFFSETS.c.topic, OFFSETS.c.partition)
+            joined = query.join(OFFSETS, OFFSETS.c.source == MESSAGES.c.source)
+            found = connection.execute(joined.where(chosen).order_by(MESSAGES.c.id).limit(limit))
             return [LedgerRow.from_columns(row._mapping) for row in found]
 
 

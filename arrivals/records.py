@@ -7,10 +7,10 @@ Belongs here: the nouns that `arrivals.ledger` takes and gives. Doesn't: SQL, or
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from types import MappingProxyType
-from typing import Any, Self
+from typing import Self
 
 from sqlalchemy import RowMapping
 
@@ -23,11 +23,24 @@ EXCERPT_BYTES = 4_096
 
 @dataclass(frozen=True, slots=True, order=True)
 class Partition:
-    """One partition of a topic on one Kafka cluster; a cluster that is built anew has a new id, and is read anew."""
+    """One partition of a topic on one Kafka cluster; a cluster that is built anew has a new id, and is read anew.
+
+    Parameters
+    ----------
+    cluster, topic, number
+        Which.
+    incarnation
+        Counts up when another log appears under the same name: the topic was made anew, or lost what had been read.
+    topic_id
+        Kafka's own id of the topic, by which that is noticed; empty if it tells none. Not part of the partition's
+        identity.
+    """
 
     cluster: str
     topic: str
     number: int
+    incarnation: int = 1
+    topic_id: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +54,7 @@ class Reception:
     message
         What it says, or nothing if it couldn't be understood.
     rejection
-        Why it couldn't.
+        Why it couldn't, or isn't believed: it goes into quarantine.
     excerpt
         Its beginning, if it couldn't.
     """
@@ -57,35 +70,45 @@ class Reception:
         """Whether it gets a row of its own; events that announce no file are counted only."""
         return self.message is None or self.message.kind is not Kind.OTHER_EVENT
 
-    def to_columns(self, now: datetime) -> dict[str, Any]:
-        """The row's first values, by column."""
+    def first_values(self, now: datetime) -> tuple[object, ...]:
+        """The row's first values, in the order of `FIRST_COLUMNS`."""
         message = self.message
-        copied = {column: getattr(message, column, None) for column in _COPIED_COLUMNS}
-        texts = {column: getattr(message, column, "") for column in _TEXT_COLUMNS}
-        return {
-            **copied,
-            **texts,
-            "cluster": self.partition.cluster,
-            "topic": self.partition.topic,
-            "partition": self.partition.number,
-            "offset": self.offset,
-            "sidecar": message.sidecar.to_json() if message and message.sidecar else None,
-            "received_at": now,
-            "settled_at": None if message else now,
-            "state": State.RECEIVED if message else State.QUARANTINED,
-            "reason": self.rejection,
-            "waits_for": None,
-            "retry_at": None,
-            "attempts": 0,
-            "excerpt": self.excerpt or None,
-        }
+        if message is None:
+            told: tuple[object, ...] = _NOTHING_TOLD
+        else:
+            told = (
+                message.event_type,
+                message.kind,
+                message.scope,
+                message.name,
+                message.src_rse,
+                message.dst_rse,
+                message.url,
+                message.bytes,
+                message.adler32,
+                message.day_obs,
+                message.exposure,
+                message.detector,
+                message.sidecar.to_json() if message.sidecar else None,
+                message.created_at,
+                message.submitted_at,
+                message.started_at,
+                message.transferred_at,
+            )
+        state = State.QUARANTINED if self.rejection else State.RECEIVED
+        return (*told, now, now if self.rejection else None, state, self.rejection, 0, self.excerpt or None)
 
 
-_TEXT_COLUMNS = ("event_type", "scope", "name", "src_rse", "dst_rse", "url")
-_COPIED_COLUMNS = (
-    *("kind", "bytes", "adler32", "day_obs", "exposure", "detector"),
+_TOLD = (
+    *("event_type", "kind", "scope", "name", "src_rse", "dst_rse", "url"),
+    *("bytes", "adler32", "day_obs", "exposure", "detector", "sidecar"),
     *("created_at", "submitted_at", "started_at", "transferred_at"),
 )
+_TEXTS = frozenset({"event_type", "scope", "name", "src_rse", "dst_rse", "url"})
+_NOTHING_TOLD = tuple("" if column in _TEXTS else None for column in _TOLD)
+
+FIRST_COLUMNS = (*_TOLD, "received_at", "settled_at", "state", "reason", "attempts", "excerpt")
+"""The columns that a row begins with, besides its id and its place in Kafka."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,7 +273,17 @@ class ExposureRows:
 
 @dataclass(frozen=True, slots=True)
 class TransferCount:
-    """Events of one type, in one hour, between one pair of RSEs."""
+    """Events of one type, in one hour, between one pair of RSEs.
+
+    Parameters
+    ----------
+    hour, src_rse, dst_rse, event_type
+        Which; RSEs are empty where an event names none.
+    count, bytes, duration_s
+        How many, and the sums of what they tell.
+    timed_bytes
+        Bytes of those that told a duration: a rate is these by ``duration_s``.
+    """
 
     hour: datetime
     src_rse: str
@@ -259,3 +292,4 @@ class TransferCount:
     count: int
     bytes: int
     duration_s: int
+    timed_bytes: int

@@ -1,6 +1,7 @@
 """The ledger's tables, and the engine that reaches them: SQLite on a laptop, PostgreSQL at a site.
 
-Belongs here: columns, indexes, and what differs between the two databases. Doesn't: what is done with the rows
+Belongs here: columns and indexes as queries use them, and what differs between the two databases. Doesn't: making or
+changing tables (`arrivals.migrations`), months of them (`arrivals.months`), or what is done with the rows
 (`arrivals.ledger`).
 """
 
@@ -12,6 +13,7 @@ from typing import Any
 from sqlalchemy import (
     BigInteger,
     Column,
+    ColumnElement,
     Connection,
     DateTime,
     Dialect,
@@ -24,18 +26,22 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     UniqueConstraint,
+    bindparam,
     create_engine,
     event,
     make_url,
     text,
 )
-from sqlalchemy.schema import CreateIndex, CreateTable
+from sqlalchemy.exc import DBAPIError
+
+from arrivals.schema import upgrade
+from arrivals.states import UNFINISHED, State
+from resources.errors import Retriable
 
 BUSY_TIMEOUT_S = 60.0
 """How long a writer waits for another one to finish, on SQLite."""
 
-_METADATA = MetaData()
-_ROW_ID = BigInteger().with_variant(Integer, "sqlite")
+METADATA = MetaData()
 
 
 class UtcTime(TypeDecorator[datetime]):
@@ -55,13 +61,34 @@ class UtcTime(TypeDecorator[datetime]):
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
-MESSAGES = Table(
-    "messages",
-    _METADATA,
-    Column("id", _ROW_ID, primary_key=True, autoincrement=True),
+OFFSETS = Table(
+    "offsets",
+    METADATA,
+    Column("source", Integer, primary_key=True),
     Column("cluster", String(64), nullable=False),
     Column("topic", String(256), nullable=False),
     Column("partition", Integer, nullable=False),
+    Column("incarnation", Integer, nullable=False),
+    Column("topic_id", String(64), nullable=False),
+    Column("next_offset", BigInteger, nullable=False),
+    Column("expired", BigInteger, nullable=False),
+    Column("updated_at", UtcTime, nullable=False),
+    UniqueConstraint("cluster", "topic", "partition", "incarnation", name="offsets_by_partition"),
+)
+"""Where to read on, a row for each partition and each time its topic was made anew under the same name.
+
+``source`` stands for all of that in `MESSAGES`; ``expired`` counts what Kafka had deleted before it was read.
+"""
+
+_UNFINISHED = text("state IN ('received', 'waiting')")
+_QUARANTINED = text("state = 'quarantined'")
+_WAITING = text("state = 'waiting'")
+
+MESSAGES = Table(
+    "messages",
+    METADATA,
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=False),
+    Column("source", Integer, nullable=False),
     Column("offset", BigInteger, nullable=False),
     Column("event_type", String(1024), nullable=False),
     Column("kind", String(16)),
@@ -88,30 +115,33 @@ MESSAGES = Table(
     Column("retry_at", UtcTime),
     Column("attempts", Integer, nullable=False),
     Column("excerpt", Text),
-    UniqueConstraint("cluster", "topic", "partition", "offset"),
-    Index("messages_by_state", "state", "kind", "day_obs"),
-    Index("messages_by_day_obs", "day_obs", "state"),
     Index("messages_by_did", "name", "scope"),
+    Index("messages_by_day_obs", "day_obs", "state"),
     Index("messages_by_exposure", "exposure"),
-    Index("messages_by_what_they_wait_for", "waits_for"),
+    Index("messages_by_time", "received_at", postgresql_using="brin"),
+    Index("messages_unfinished", "kind", "id", postgresql_where=_UNFINISHED, sqlite_where=_UNFINISHED),
+    Index("messages_waiting", "waits_for", postgresql_where=_WAITING, sqlite_where=_WAITING),
+    Index("messages_quarantined", "id", postgresql_where=_QUARANTINED, sqlite_where=_QUARANTINED),
+    postgresql_partition_by="RANGE (id)",
 )
-"""One row a message that announces a file, or that couldn't be understood."""
+"""One row a message that announces a file, or that couldn't be understood.
 
-OFFSETS = Table(
-    "offsets",
-    _METADATA,
-    Column("cluster", String(64), primary_key=True),
-    Column("topic", String(256), primary_key=True),
-    Column("partition", Integer, primary_key=True),
-    Column("next_offset", BigInteger, nullable=False),
-    Column("expired", BigInteger, nullable=False),
-    Column("updated_at", UtcTime, nullable=False),
+``id`` begins with the month (`arrivals.months`), in the order in which rows became visible.
+"""
+
+RETIRED = Table(
+    "retired",
+    METADATA,
+    Column("name", String(1024), primary_key=True),
+    Column("scope", String(1024), primary_key=True),
+    Column("bytes", BigInteger),
+    Column("adler32", String(8)),
 )
-"""Where to read on; ``expired`` counts what Kafka had deleted before it was read."""
+"""What was ingested and whose rows were retired since, so that it is recognised when it is announced again."""
 
 EVENTS = Table(
     "events",
-    _METADATA,
+    METADATA,
     Column("hour", UtcTime, primary_key=True),
     Column("src_rse", String(256), primary_key=True),
     Column("dst_rse", String(256), primary_key=True),
@@ -119,12 +149,24 @@ EVENTS = Table(
     Column("count", BigInteger, nullable=False),
     Column("bytes", BigInteger, nullable=False),
     Column("duration_s", BigInteger, nullable=False),
+    Column("timed_bytes", BigInteger, nullable=False),
 )
-"""Events of all types by hour and pair of RSEs, for the statistics of transfers."""
+"""Events of all types by hour and pair of RSEs, for the statistics of transfers.
+
+``timed_bytes`` are those of the events that told their duration, so that a rate divides like by like.
+"""
 
 
 def connect(url: str) -> Engine:
-    """Open the ledger's database, and make its tables where they are missing."""
+    """Open the ledger's database, and bring its tables up to what this code knows.
+
+    Raises
+    ------
+    resources.errors.Retriable
+        It doesn't answer.
+    resources.errors.SiteFault
+        Its tables are newer than this code.
+    """
     parsed = make_url(url)
     if parsed.get_backend_name() != "sqlite":
         engine = create_engine(parsed, pool_pre_ping=True)
@@ -132,19 +174,41 @@ def connect(url: str) -> Engine:
         engine = create_engine(parsed, connect_args={"timeout": BUSY_TIMEOUT_S})
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
-    with writing(engine) as connection:
-        if engine.dialect.name == "postgresql":
-            connection.execute(text("SELECT pg_advisory_xact_lock(hashtext('ledger-tables'))"))
-        for table in _METADATA.sorted_tables:
-            connection.execute(CreateTable(table, if_not_exists=True))
-            for index in sorted(table.indexes, key=lambda index: str(index.name)):
-                connection.execute(CreateIndex(index, if_not_exists=True))
+    try:
+        upgrade(engine)
+    except DBAPIError as error:
+        engine.dispose()
+        raise database_trouble(error, engine) from error
     return engine
 
 
 def writing(engine: Engine) -> Any:
     """A transaction that will write: on SQLite it waits for its turn at once, not in the middle."""
     return engine.execution_options(begins_with="BEGIN IMMEDIATE").begin()
+
+
+def in_states(*states: State) -> ColumnElement[bool]:
+    """Being in one of these states, written so that the indexes of those states serve (a parameter would hide it)."""
+    return MESSAGES.c.state.in_(bindparam(None, sorted(states), expanding=True, literal_execute=True))
+
+
+def is_unfinished() -> ColumnElement[bool]:
+    """Being in a state that the platform will do something about by itself."""
+    return in_states(*UNFINISHED)
+
+
+def database_trouble(error: DBAPIError, engine: Engine) -> Retriable:
+    """What an operator should read when a database is gone or busy.
+
+    Parameters
+    ----------
+    error
+        What a call raised.
+    engine
+        Of that database.
+    """
+    line = next(iter(str(error.orig).strip().splitlines()), type(error.orig).__name__)
+    return Retriable(f"database: {line}", f"ledger {engine.url.render_as_string()}", "is it up?")
 
 
 def _prepare_sqlite(connection: Any, record: object) -> None:

@@ -1,0 +1,1 @@
+"""The steps, a module each; a released step is never changed."""

@@ -1,0 +1,153 @@
+"""Months of the ledger: what ids its rows get, and how whole months are made and retired.
+
+A row's id is the month in which it was received and its number in that month: 202611000000042 is the 42nd of November
+2026. On PostgreSQL ``messages`` is partitioned by ranges of ids, a month each. That makes the partition key the
+primary key, so ids are unique in the whole ledger, whatever is looked up or settled by id touches one month, and an old
+month goes by dropping its table, without a scan or dead rows. A unique index over (source, offset) can't span
+partitions, and needn't: whoever records messages holds the lock on all offsets from before it compares them until its
+transaction has ended (`arrivals.recording`), so no offset is ever recorded twice; each month has such an index all the
+same, to find a fault rather than to prevent it. The lock also makes ids ascend in the order in which rows become
+visible, so who has seen an id has seen all before it.
+
+Belongs here: the arithmetic of ids, the partitions, and retiring. Doesn't: rows of any particular message.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from sqlalchemy import ColumnElement, Connection, delete, func, select, text
+from sqlalchemy.dialects import postgresql, sqlite
+
+from arrivals.states import State
+from arrivals.tables import MESSAGES, RETIRED, in_states, is_unfinished
+
+ROWS_A_MONTH = 10**9
+"""More than could ever come: 385 a second, all month."""
+
+_REMEMBERED = ("name", "scope", "bytes", "adler32")
+_PATIENCE = "10s"
+"""For readers of a month that is to go; who asks meanwhile waits behind us."""
+
+
+@dataclass(frozen=True, slots=True)
+class Retired:
+    """What was retired.
+
+    Parameters
+    ----------
+    months
+        Months (YYYYMM) whose rows are gone.
+    rows
+        How many those were.
+    quarantined
+        How many of them were in quarantine still.
+    kept
+        Months that are old enough but have rows that wait or are to be ingested, and how many.
+    """
+
+    months: tuple[int, ...] = ()
+    rows: int = 0
+    quarantined: int = 0
+    kept: tuple[tuple[int, int], ...] = ()
+
+
+def month_at(time: datetime) -> int:
+    """The month of a time (UTC), as YYYYMM."""
+    time = time.astimezone(UTC)
+    return time.year * 100 + time.month
+
+
+def month_of(row_id: int) -> int:
+    """The month of a row's id, as YYYYMM."""
+    return row_id // ROWS_A_MONTH
+
+
+def month_after(month: int) -> int:
+    """The month after a month, both as YYYYMM."""
+    return month + 1 if month % 100 < 12 else month + 89
+
+
+def next_id(newest: int | None, now: datetime) -> int:
+    """The id of the next row.
+
+    Parameters
+    ----------
+    newest
+        The largest id so far.
+    now
+        When the row is received; with a clock that was put back, ids go on in the later month.
+    """
+    return max((newest or 0) + 1, month_at(now) * ROWS_A_MONTH + 1)
+
+
+def prepare_month(connection: Connection, month: int) -> None:
+    """Make a month's partition, if the database has partitions and not this one.
+
+    It is made apart and attached, which disturbs no reader.
+    """
+    if connection.dialect.name != "postgresql" or month in _partitions(connection):
+        return
+    table, start, end = _partition(month), month * ROWS_A_MONTH, month_after(month) * ROWS_A_MONTH
+    for statement in (
+        f"CREATE TABLE {table} (LIKE messages INCLUDING ALL)",
+        f'CREATE UNIQUE INDEX {table}_by_offset ON {table} (source, "offset")',
+        f"ALTER TABLE messages ATTACH PARTITION {table} FOR VALUES FROM ({start}) TO ({end})",
+    ):
+        connection.execute(text(statement))
+
+
+def retire_months(connection: Connection, before: datetime) -> Retired:
+    """Retire the months that ended before a time; see `arrivals.ledger.Ledger.retire`."""
+    gone: list[int] = []
+    kept: list[tuple[int, int]] = []
+    rows = quarantined = 0
+    for month in _months(connection):
+        if month >= month_at(before):
+            continue
+        of_month = MESSAGES.c.id.between(month * ROWS_A_MONTH, month_after(month) * ROWS_A_MONTH - 1)
+        if connection.dialect.name == "postgresql":
+            connection.execute(text("SELECT set_config('lock_timeout', :patience, true)"), {"patience": _PATIENCE})
+            connection.execute(text(f"LOCK TABLE {_partition(month)}"))
+        unfinished = _count(connection, of_month, is_unfinished())
+        if unfinished:
+            kept.append((month, unfinished))
+            continue
+        gone.append(month)
+        rows += _count(connection, of_month)
+        quarantined += _count(connection, of_month, in_states(State.QUARANTINED))
+        _remember(connection, of_month)
+        if connection.dialect.name == "postgresql":
+            connection.execute(text(f"DROP TABLE {_partition(month)}"))
+        else:
+            connection.execute(delete(MESSAGES).where(of_month))
+    return Retired(tuple(gone), rows, quarantined, tuple(kept))
+
+
+def _remember(connection: Connection, of_month: ColumnElement[bool]) -> None:
+    """Keep the DIDs, sizes and checksums of what was ingested."""
+    insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+    columns = [MESSAGES.c[name] for name in _REMEMBERED]
+    ingested = select(*columns).where(of_month, MESSAGES.c.state == State.INGESTED)
+    connection.execute(insert(RETIRED).from_select(list(_REMEMBERED), ingested).on_conflict_do_nothing())
+
+
+def _count(connection: Connection, *chosen: ColumnElement[bool]) -> int:
+    return int(connection.execute(select(func.count()).select_from(MESSAGES).where(*chosen)).scalar_one())
+
+
+def _months(connection: Connection) -> list[int]:
+    if connection.dialect.name == "postgresql":
+        return sorted(_partitions(connection))
+    months = select(MESSAGES.c.id // ROWS_A_MONTH).distinct()
+    return sorted(int(month) for (month,) in connection.execute(months))
+
+
+def _partition(month: int) -> str:
+    return f"messages_{month}"
+
+
+def _partitions(connection: Connection) -> set[int]:
+    names = text("SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = 'messages'::regclass")
+    return {int(name.rpartition("_")[2]) for (name,) in connection.execute(names)}
