@@ -1,0 +1,74 @@
+"""The Slurm of `services.slurm`: that it is a real one, down to its memory limits, and leaves nothing."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from services.slurm import ClusterShape, Slurm
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture(scope="module")
+def slurm(tmp_path_factory) -> Iterator[Slurm]:
+    with Slurm(tmp_path_factory.mktemp("slurm"), ClusterShape(accounting=True)) as cluster:
+        yield cluster
+
+
+def eventually(condition: Callable[[], object], timeout_s: float = 60.0) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.1)
+
+
+def submit(slurm: Slurm, *options: str) -> str:
+    return slurm.client("sbatch", "--parsable", "--output=/dev/null", *options).strip()
+
+
+def accounted(slurm: Slurm, job: str) -> str:
+    states = slurm.client("sacct", "--noheader", "--parsable2", "--allocations", f"--jobs={job}", "--format=State")
+    return states.strip()
+
+
+def test_accounting_knows_how_a_job_ended(slurm):
+    job = submit(slurm, "--wrap=exit 7")
+
+    eventually(lambda: accounted(slurm, job) == "FAILED")
+
+
+def test_a_job_that_takes_more_memory_than_it_asked_for_is_out_of_memory(slurm):
+    job = submit(slurm, "--mem=50", "--wrap=head -c 200M /dev/zero | tail")
+
+    eventually(lambda: accounted(slurm, job) == "OUT_OF_MEMORY")
+
+
+def test_a_controller_that_was_killed_has_its_queue_when_it_starts_again(slurm):
+    saved = slurm.folder / "state" / "job_state"
+    began = time.time()
+    job = submit(slurm, "--hold", "--wrap=true")
+    # What it has accepted, it writes down some seconds later.
+    eventually(lambda: saved.stat().st_mtime > began + 1.0)
+    assert slurm.pid is not None
+    os.kill(slurm.pid, signal.SIGKILL)
+    eventually(lambda: slurm.pid is None)
+
+    slurm.start()
+
+    assert slurm.client("squeue", "--noheader", "--format=%A %T", f"--jobs={job}").split() == [job, "PENDING"]
+    slurm.client("scancel", job)
+
+
+def test_stopping_ends_the_processes_of_jobs_too(tmp_path):
+    with Slurm(tmp_path / "slurm") as cluster:
+        submit(cluster, "--array=1-3", "--wrap=sleep 600")
+        eventually(lambda: len(cluster.client("squeue", "--noheader", "--states=running").splitlines()) == 3)
+        assert any(list(node.processes()) for node in cluster.nodes)
+
+    assert not any(list(node.processes()) for node in cluster.nodes)
+    assert all(part.pid is None for part in cluster.parts)
