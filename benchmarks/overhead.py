@@ -49,6 +49,7 @@ import signal
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -112,13 +113,15 @@ def process_release(demonstration: Demonstration, console: Console) -> list[Fini
         demonstration.stop()
 
 
-def time_trivial_quanta(folder: Path, console: Console) -> list[Timing]:
+def time_trivial_quanta(folder: Path, settings: Mapping[str, Any], console: Console) -> list[Timing]:
     """Make submissions of few and of many trivial quanta, in turns; nothing of them stays.
 
     Parameters
     ----------
     folder
         For the time being.
+    settings
+        The site's BPS settings.
     console
         Is told how far it is.
     """
@@ -128,7 +131,7 @@ def time_trivial_quanta(folder: Path, console: Console) -> list[Timing]:
     warm.start(folder)
     try:
         sizes = (_FEW, *(size for _ in range(_ROUNDS) for size in (_FEW, _MANY)))
-        return time_submissions(folder, sizes, lambda what: console.print(f"  {what}"))[1:]
+        return time_submissions(folder, sizes, settings, lambda what: console.print(f"  {what}"))[1:]
     finally:
         del os.environ[warm.STATE_VARIABLE]
         warm.stop(folder)
@@ -266,7 +269,7 @@ def measure(survey: str, state: Path, console: Console, *, fresh: bool) -> Repor
     for connection in {connection for loading in loadings for connection in loading.connections}:
         console.print(f"  connected: {connection}")
     console.print("3/4 Trivial quanta")
-    timings = time_trivial_quanta(demonstration.state / "trivial", console)
+    timings = time_trivial_quanta(demonstration.state / "trivial", site.wms.bps, console)
     console.print("4/4 The survey's quanta, bare")
     bare_release = BareRelease(
         site,

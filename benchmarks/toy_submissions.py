@@ -7,9 +7,10 @@ Belongs here: a repository of numbers, and timing one submission from graph to o
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from lsst.daf.butler import Butler, DataCoordinate, DatasetRef, DatasetType, FileDataset
 
@@ -100,7 +101,9 @@ class Timing:
         return Cost(self.quanta, self.wall_s - self.executed_s)
 
 
-def time_submissions(folder: Path, sizes: Sequence[int], report: Callable[[str], None]) -> list[Timing]:
+def time_submissions(
+    folder: Path, sizes: Sequence[int], settings: Mapping[str, Any], report: Callable[[str], None]
+) -> list[Timing]:
     """Time submissions of trivial quanta one after the other: graph, BPS, local service, jobs, provenance, outcome.
 
     Parameters
@@ -109,6 +112,8 @@ def time_submissions(folder: Path, sizes: Sequence[int], report: Callable[[str],
         For the repository and all that the submissions leave; there already.
     sizes
         Numbers of quanta.
+    settings
+        The site's BPS settings.
     report
         Is told how far it is.
 
@@ -120,17 +125,17 @@ def time_submissions(folder: Path, sizes: Sequence[int], report: Callable[[str],
     butler = make_repository(folder / "repository", max(sizes))
     timed = []
     for attempt, size in enumerate(sizes, start=1):
-        request = _request(butler, folder, SubmissionKey("toy", "step", (f"{size} quanta",), attempt), size)
+        request = _request(butler, folder, SubmissionKey("toy", "step", (f"{size} quanta",), attempt), size, settings)
         wall_s, executed_s = _time_submission(request, size)
         report(f"{size} quanta: {wall_s:.2f} s")
         timed.append((size, wall_s, executed_s))
     keys = [SubmissionKey("bare", "step", (f"{size} quanta",), attempt) for attempt, size in enumerate(sizes, start=1)]
-    graphs = [build_graph(_request(butler, folder, key, size)) for key, size in zip(keys, sizes, strict=True)]
+    graphs = [build_graph(_request(butler, folder, key, size, settings)) for key, size in zip(keys, sizes, strict=True)]
     bare = run_bare(BareWork(butler, tuple(graph.path for graph in graphs)), folder)
     return [Timing(*each, bare_time.wall_s) for each, bare_time in zip(timed, bare, strict=True)]
 
 
-def _request(butler: str, folder: Path, key: SubmissionKey, quanta: int) -> StepRequest:
+def _request(butler: str, folder: Path, key: SubmissionKey, quanta: int, settings: Mapping[str, Any]) -> StepRequest:
     return StepRequest(
         key=key,
         butler=butler,
@@ -139,7 +144,7 @@ def _request(butler: str, folder: Path, key: SubmissionKey, quanta: int) -> Step
         output_chain=key.release,
         data_query=f"instrument = 'ToyCam' AND detector < {quanta}",
         folder=folder / "submissions" / key.name,
-        bps={"localCores": PROCESSES, "computeSite": "local"},
+        bps={**settings, "localCores": PROCESSES, "computeSite": "local"},
     )
 
 

@@ -33,6 +33,7 @@ PROGRAMS: Mapping[str, str] = {
     "pipetask": "lsst.ctrl.mpexec.cli.pipetask",
     "butler": "lsst.daf.butler.cli.butler",
     "bps": "lsst.ctrl.bps.cli.bps",
+    "drp-quanta": "launchers.run_quanta",
 }
 """Console scripts that are run in a fork, by the module whose ``main`` they call."""
 
