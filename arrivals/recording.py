@@ -23,12 +23,8 @@ from arrivals.tables import EVENTS, MESSAGES, OFFSETS
 _CLOCKS_DIFFER_S = 3_600
 _COLUMNS = ("id", "source", "offset", *FIRST_COLUMNS)
 _COPY = f"COPY messages ({', '.join(map('"{}"'.format, _COLUMNS))}) FROM STDIN (FORMAT BINARY)"
-_BINARY_TYPES = [
-    {"BIGINT": "int8", "INTEGER": "int4", "DATETIME": "timestamptz"}.get(
-        MESSAGES.c[name].type.compile(sqlite.dialect()), "text"
-    )
-    for name in _COLUMNS
-]
+_BINARY_NAMES = {"BIGINT": "int8", "INTEGER": "int4", "TIMESTAMP WITH TIME ZONE": "timestamptz"}
+_BINARY_TYPES = [_BINARY_NAMES.get(MESSAGES.c[name].type.compile(postgresql.dialect()), "text") for name in _COLUMNS]
 
 
 def record(

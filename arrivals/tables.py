@@ -32,7 +32,7 @@ from sqlalchemy import (
     make_url,
     text,
 )
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 
 from arrivals.schema import upgrade
 from arrivals.states import UNFINISHED, State
@@ -197,8 +197,8 @@ def is_unfinished() -> ColumnElement[bool]:
     return in_states(*UNFINISHED)
 
 
-def database_trouble(error: DBAPIError, engine: Engine) -> Retriable:
-    """What an operator should read when a database is gone or busy.
+def database_trouble(error: DBAPIError, engine: Engine) -> Exception:
+    """What an operator should read when a database is gone or busy; another error is ours, and stays what it is.
 
     Parameters
     ----------
@@ -207,6 +207,8 @@ def database_trouble(error: DBAPIError, engine: Engine) -> Retriable:
     engine
         Of that database.
     """
+    if not (error.connection_invalidated or isinstance(error, OperationalError | InterfaceError)):
+        return error
     line = next(iter(str(error.orig).strip().splitlines()), type(error.orig).__name__)
     return Retriable(f"database: {line}", f"ledger {engine.url.render_as_string()}", "is it up?")
 
