@@ -6,18 +6,41 @@ Belongs here: comparing the ledger's announcements and the Butler's raws. Doesn'
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from enum import StrEnum
+from types import MappingProxyType
 from typing import cast
 
 from lsst.daf.butler import Butler, MissingCollectionError, MissingDatasetTypeError
 from lsst.pipe.base import Instrument
 
 from arrivals.ledger import Ledger
+from arrivals.overview import Overview
 from arrivals.records import ExposureRows
 from arrivals.states import State
+from arrivals.tracing import raw_dataset_type
 from resources.site import ArrivalSettings
+
+NEVER_ANNOUNCED = "never announced"
+"""Why a detector is missing of which no message tells; one that travels in a zip has no message of its own."""
+
+
+class Readiness(StrEnum):
+    """Whether a day_obs can be worked on."""
+
+    EMPTY = "empty"
+    """Nothing of it was announced, and nothing is here."""
+
+    ARRIVING = "arriving"
+    """Messages of it are unfinished, or came just now: wait."""
+
+    INCOMPLETE = "incomplete"
+    """It is quiet, and something is missing: somebody has to look."""
+
+    READY = "ready"
+    """It is quiet, and all of it is here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +55,8 @@ class ExposureCompleteness:
         Detectors.
     unfinished, quarantined
         Messages about it that the platform will still do something about, and that somebody has to look at.
+    known
+        What is known of detectors that were announced one by one and haven't arrived: state and reason.
     """
 
     exposure: int
@@ -39,6 +64,7 @@ class ExposureCompleteness:
     arrived: frozenset[int]
     unfinished: int
     quarantined: int
+    known: Mapping[int, str] = MappingProxyType({})
 
     @property
     def missing(self) -> frozenset[int]:
@@ -47,8 +73,16 @@ class ExposureCompleteness:
 
     @property
     def complete(self) -> bool:
-        """Whether all that is expected is here."""
-        return not self.missing
+        """Whether there is something, and all that is expected is here."""
+        return bool(self.arrived) and not self.missing
+
+    @property
+    def why_missing(self) -> Mapping[str, tuple[int, ...]]:
+        """The missing detectors by what is known of them."""
+        found: dict[str, list[int]] = {}
+        for detector in sorted(self.missing):
+            found.setdefault(self.known.get(detector, NEVER_ANNOUNCED), []).append(detector)
+        return {why: tuple(detectors) for why, detectors in found.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +130,24 @@ class DayCompleteness:
 
     def is_settled(self, now: datetime, quiescent_s: float) -> bool:
         """Whether it is complete, and nothing of it has come for so long."""
+        return self.readiness(now, quiescent_s) is Readiness.READY
+
+    def readiness(self, now: datetime, quiescent_s: float) -> Readiness:
+        """Whether it can be worked on.
+
+        Parameters
+        ----------
+        now
+            The time.
+        quiescent_s
+            How long nothing of it must have come.
+        """
+        if not self.exposures:
+            return Readiness.EMPTY
         quiet = self.last_received_at is None or (now - self.last_received_at).total_seconds() >= quiescent_s
-        return self.complete and quiet
+        if self.unfinished or not quiet:
+            return Readiness.ARRIVING
+        return Readiness.READY if self.complete else Readiness.INCOMPLETE
 
 
 def day_completeness(
@@ -116,16 +166,22 @@ def day_completeness(
     day_obs
         Which.
     expected_detectors
-        What each exposure should have; by default the detectors that any exposure of this day_obs has.
+        What each exposure should have; by default the detectors that any exposure of this day_obs has, or that were
+        announced for any.
     """
     instrument = Instrument.from_string(settings.instrument, butler.registry)
     arrived = _arrived(butler, instrument, day_obs)
     announced = {rows.exposure: rows for rows in ledger.exposures(day_obs)}
-    expected = frozenset(expected_detectors if expected_detectors is not None else set().union(*arrived.values()))
+    absent: dict[int, dict[int, str]] = {}
+    for (exposure, detector), (state, reason) in Overview(ledger).unarrived_detectors(day_obs).items():
+        absent.setdefault(exposure, {})[detector] = f"{state}: {reason}" if reason else state
+    expected = frozenset(
+        expected_detectors if expected_detectors is not None else set().union(*arrived.values(), *absent.values())
+    )
     return DayCompleteness(
         day_obs,
         tuple(
-            _exposure(number, expected, arrived.get(number, frozenset()), announced.get(number))
+            _exposure(number, expected, arrived.get(number, frozenset()), announced.get(number), absent.get(number, {}))
             for number in sorted(announced.keys() | arrived.keys())
         ),
         max((rows.last_received_at for rows in announced.values()), default=None),
@@ -133,7 +189,11 @@ def day_completeness(
 
 
 def _exposure(
-    number: int, expected: frozenset[int], arrived: frozenset[int], rows: ExposureRows | None
+    number: int,
+    expected: frozenset[int],
+    arrived: frozenset[int],
+    rows: ExposureRows | None,
+    known: Mapping[int, str],
 ) -> ExposureCompleteness:
     return ExposureCompleteness(
         exposure=number,
@@ -141,15 +201,32 @@ def _exposure(
         arrived=arrived,
         unfinished=rows.unfinished if rows else 0,
         quarantined=rows.counts[State.QUARANTINED] if rows else 0,
+        known=MappingProxyType({detector: why for detector, why in known.items() if detector not in arrived}),
     )
+
+
+def ranges(numbers: Collection[int]) -> str:
+    """Write numbers shortly, such as ``0-8, 10, 12-13``.
+
+    Parameters
+    ----------
+    numbers
+        In any order.
+    """
+    runs: list[list[int]] = []
+    for number in sorted(set(numbers)):
+        if runs and number == runs[-1][1] + 1:
+            runs[-1][1] = number
+        else:
+            runs.append([number, number])
+    return ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)
 
 
 def _arrived(butler: Butler, instrument: Instrument, day_obs: int) -> dict[int, frozenset[int]]:
     """Detectors of the Butler's raws, by exposure."""
-    name = instrument.raw_definition[0] if instrument.raw_definition else "raw"
     try:
         refs = butler.query_datasets(
-            name,
+            raw_dataset_type(instrument),
             collections=instrument.makeDefaultRawIngestRunName(),
             instrument=instrument.getName(),
             day_obs=day_obs,

@@ -1,7 +1,7 @@
 """Arrivals without Dagster: drain and ingest in turn, until told to stop.
 
-Belongs here: the loop, its pauses and its graceful end. Doesn't: what a turn does (`arrivals.drain` and
-`arrivals.ingest`), or the command that starts it (`commands`).
+Belongs here: the loop, its pauses, its patience with services that are away, its log and its graceful end. Doesn't:
+what a turn does (`arrivals.drain` and `arrivals.ingest`), or the command that starts it (`commands`).
 """
 
 from __future__ import annotations
@@ -9,20 +9,29 @@ from __future__ import annotations
 import logging
 import signal
 import threading
+import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from lsst.daf.butler import Butler
+from sqlalchemy.exc import DBAPIError
 
+from arrivals.causes import cause_of
 from arrivals.drain import DrainLimits, DrainResult, drain
+from arrivals.health import duration
 from arrivals.ingest import IngestReport, ingest_pending
 from arrivals.ledger import Ledger
+from arrivals.outcomes import is_database_trouble
 from arrivals.states import State
 from resources.errors import Retriable
 from resources.site import ArrivalSettings, KafkaSettings
 
 LONGEST_PAUSE_S = 60.0
+
+LONGEST_INGEST_S = 60.0
+"""After so long an ingest rests, at the next batch, for a drain and a line of log: a night's worth takes many turns."""
 
 _LOG = logging.getLogger(__name__)
 
@@ -51,6 +60,31 @@ class Turn:
         )
 
 
+@dataclass(slots=True)
+class Totals:
+    """What a daemon has done since it started."""
+
+    read: int = 0
+    ingested: int = 0
+    datasets: int = 0
+    quarantined: int = 0
+
+    def add(self, turn: Turn) -> None:
+        """Count one turn more."""
+        if turn.drained is not None:
+            self.read += turn.drained.rows + turn.drained.events
+        if turn.ingested is not None:
+            self.ingested += turn.ingested.count(State.INGESTED)
+            self.quarantined += turn.ingested.count(State.QUARANTINED)
+            self.datasets += turn.ingested.datasets
+
+    def __str__(self) -> str:
+        return (
+            f"{self.read:,} messages read, {self.ingested:,} ingested ({self.datasets:,} datasets), "
+            f"{self.quarantined:,} quarantined"
+        )
+
+
 def run_daemon(
     kafka: KafkaSettings,
     settings: ArrivalSettings,
@@ -61,7 +95,7 @@ def run_daemon(
     limits: DrainLimits | None = None,
     poll_s: float = 5.0,
     on_turn: Callable[[Turn], None] = lambda turn: None,
-) -> None:
+) -> Totals:
     """Drain and ingest until ``stop`` is set; what was begun is recorded before it returns.
 
     Parameters
@@ -77,23 +111,92 @@ def run_daemon(
     on_turn
         Told of each turn.
 
+    Returns
+    -------
+    totals
+        What was done until then.
+
     Raises
     ------
     resources.errors.SiteFault
         The site is at fault; waiting wouldn't help.
     """
-    pause_s = poll_s
+    pauses = _Pauses(poll_s)
+    totals = Totals()
     while not stop.is_set():
         turn = _turn(kafka, settings, ledger, butler, stop, limits)
+        totals.add(turn)
         on_turn(turn)
-        _log(turn)
+        for level, line in lines_of(turn):
+            _LOG.log(level, "%s", line)
         if turn.trouble:
-            stop.wait(pause_s)
-            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+            stop.wait(pauses.after_trouble())
         else:
-            pause_s = poll_s
+            pauses.trouble_is_over()
             if turn.idle:
                 stop.wait(poll_s)
+    return totals
+
+
+def patiently[T](attempt: Callable[[], T], stop: threading.Event, *, pause_s: float = 5.0) -> T | None:
+    """Open something that may be away now, as often as it takes; each trouble is a line of log.
+
+    Parameters
+    ----------
+    attempt
+        Opens it.
+    stop
+        Ends the attempts.
+    pause_s
+        After the first one; each next one is twice as long, up to a minute.
+
+    Returns
+    -------
+    opened
+        What it is; none if ``stop`` was set before.
+    """
+    pauses = _Pauses(pause_s)
+    while not stop.is_set():
+        try:
+            opened = attempt()
+        except (Retriable, DBAPIError) as error:
+            _LOG.warning("%s", _passing(error))
+            stop.wait(pauses.after_trouble())
+        else:
+            pauses.trouble_is_over()
+            return opened
+    return None
+
+
+def lines_of(turn: Turn) -> Iterator[tuple[int, str]]:
+    """What the log says of a turn: one line of what was done, one for each trouble, notice and cause of quarantine.
+
+    Parameters
+    ----------
+    turn
+        Of the loop; an idle one has no lines.
+    """
+    drained, ingested = turn.drained, turn.ingested
+    done = []
+    if drained is not None and drained.rows + drained.events:
+        left = f"{drained.lag:,} left in Kafka, " if drained.lag else ""
+        done.append(f"{drained.rows + drained.events:,} messages read ({left}{drained.elapsed_s:.1f} s)")
+    if ingested is not None and ingested.outcomes:
+        states = ", ".join(f"{ingested.count(state):,} {state}" for state in State if ingested.count(state))
+        done.append(
+            f"{states}; {ingested.datasets:,} datasets, {ingested.bytes / 1e6:,.1f} MB ({ingested.elapsed_s:.1f} s)"
+        )
+    if done:
+        yield logging.INFO, "; ".join(done)
+    if turn.trouble:
+        yield logging.WARNING, turn.trouble
+    for notice in drained.notices if drained is not None else ():
+        yield logging.WARNING, notice
+    refused = [p for p in (ingested.problems if ingested is not None else ()) if p.state is State.QUARANTINED]
+    for cause, count in Counter(cause_of(problem.reason) for problem in refused).items():
+        first = next(problem for problem in refused if cause_of(problem.reason) == cause)
+        more = f" and {count - 1} more like it" if count > 1 else ""
+        yield logging.WARNING, f"quarantined {first.did}{more}: {first.reason}"
 
 
 @contextmanager
@@ -115,6 +218,24 @@ def stopped_by_signals() -> Iterator[threading.Event]:
             signal.signal(number, handler)
 
 
+class _Pauses:
+    def __init__(self, first_s: float) -> None:
+        self._first_s = first_s
+        self._next_s = first_s
+        self._since: float | None = None
+
+    def after_trouble(self) -> float:
+        self._since = time.monotonic() if self._since is None else self._since
+        pause_s, self._next_s = self._next_s, min(2 * self._next_s, LONGEST_PAUSE_S)
+        return pause_s
+
+    def trouble_is_over(self) -> None:
+        if self._since is not None:
+            _LOG.info("the trouble is over after %s", duration(time.monotonic() - self._since))
+        self._since = None
+        self._next_s = self._first_s
+
+
 def _turn(
     kafka: KafkaSettings,
     settings: ArrivalSettings,
@@ -126,25 +247,22 @@ def _turn(
     drained, ingested, troubles = None, None, []
     try:
         drained = drain(kafka, settings, ledger, limits, stopping=stop.is_set)
-    except Retriable as error:
-        troubles.append(str(error))
+    except (Retriable, DBAPIError) as error:
+        troubles.append(_passing(error))
+    deadline = time.monotonic() + LONGEST_INGEST_S
     try:
-        ingested = ingest_pending(butler, ledger, settings, stopping=stop.is_set)
-    except Retriable as error:
-        troubles.append(str(error))
-    return Turn(drained, ingested, "; ".join(troubles))
+        ingested = ingest_pending(
+            butler, ledger, settings, stopping=lambda: stop.is_set() or time.monotonic() > deadline
+        )
+    except (Retriable, DBAPIError) as error:
+        troubles.append(_passing(error))
+    return Turn(drained, ingested, "; ".join(dict.fromkeys(troubles)))
 
 
-def _log(turn: Turn) -> None:
-    drained, ingested = turn.drained, turn.ingested
-    if turn.trouble:
-        _LOG.warning("%s", turn.trouble)
-    if drained is not None:
-        for notice in drained.notices:
-            _LOG.warning("%s", notice)
-        if drained.rows or drained.events:
-            _LOG.info("%d messages read, %d still in Kafka", drained.rows + drained.events, drained.lag)
-    if ingested is not None and ingested.outcomes:
-        _LOG.info("%s", ", ".join(f"{ingested.count(state)} {state}" for state in State if ingested.count(state)))
-        for problem in ingested.problems:
-            _LOG.warning("%s %s: %s", problem.state, problem.did, problem.reason)
+def _passing(error: Exception) -> str:
+    """The line about an error that may pass by itself; any other is raised again."""
+    if isinstance(error, DBAPIError):
+        if not is_database_trouble(error):
+            raise error
+        return f"ledger: database trouble: {' '.join(str(error.orig).split())}; it is tried again"
+    return str(error)

@@ -13,7 +13,6 @@ from types import MappingProxyType
 from confluent_kafka import KafkaException, TopicPartition
 
 from arrivals.ledger import Ledger
-from arrivals.records import Partition
 from resources.errors import Rejected, SiteFault
 from resources.kafka import LastError, bootstrap_address, make_consumer
 from resources.site import ArrivalSettings, KafkaSettings
@@ -55,12 +54,14 @@ def kafka_lag(
     try:
         metadata = consumer.list_topics(timeout=timeout_s)
         cluster = metadata.cluster_id or "unnamed"
-        known = ledger.offsets(cluster)
+        known = {(place.topic, place.number): offset for place, offset in ledger.offsets(cluster).items()}
         for topic in sorted(name for name in metadata.topics if wanted.search(name)):
             lags[topic] = 0
             for number in metadata.topics[topic].partitions:
                 low, high = consumer.get_watermark_offsets(TopicPartition(topic, number), timeout=timeout_s)
-                lags[topic] += max(high - max(known.get(Partition(cluster, topic, number), low), low), 0)
+                read_up_to = known.get((topic, number), low)
+                # Beyond the end: the topic was made anew, and all that it holds is new.
+                lags[topic] += high - (max(read_up_to, low) if read_up_to <= high else low)
     except KafkaException as error:
         raise errors.explain(error, bootstrap_address(kafka)) from error
     finally:

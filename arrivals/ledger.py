@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from itertools import batched
 from types import MappingProxyType
 
-from sqlalchemy import ColumnElement, and_, func, or_, select, update
+from sqlalchemy import ColumnElement, Engine, and_, func, or_, select, update
 from sqlalchemy.exc import DBAPIError
 
 from arrivals.announcement import Kind
@@ -59,6 +59,11 @@ class Ledger:
     def __init__(self, url: str) -> None:
         self.url = url
         self._engine = connect(url)
+
+    @property
+    def engine(self) -> Engine:
+        """Its database, for questions of others that change nothing (`arrivals.overview`)."""
+        return self._engine
 
     def close(self) -> None:
         """Let go of the database."""

@@ -7,17 +7,18 @@ Belongs here: reading for people, checks and metrics, of any number of messages.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import datetime
 from typing import Any, Self
 
 from sqlalchemy import ColumnElement, and_, func, select
+from sqlalchemy.exc import DBAPIError
 
 from arrivals.announcement import Kind
-from arrivals.causes import cause_of, surest_fragment
-from arrivals.records import Partition, TransferCount
+from arrivals.causes import cause_of, matches, surest_fragment
+from arrivals.ledger import Ledger
 from arrivals.states import State
-from arrivals.tables import EVENTS, MESSAGES, OFFSETS, connect
+from arrivals.tables import EVENTS, MESSAGES, OFFSETS, database_trouble, in_states
 
 MOST_LATENCIES = 100_000
 """Of so many messages at most, the newest, the times from message to dataset are looked at."""
@@ -66,7 +67,7 @@ class Selection:
 
     def means(self, reason: str) -> bool:
         """Whether this reason is meant."""
-        return not self.reason or self.reason in reason or self.reason in cause_of(reason)
+        return not self.reason or matches(reason, self.reason)
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,21 +157,38 @@ class Pace:
     p95_s: float | None
 
 
-class Overview:
-    """Answers about a ledger; nothing is changed.
+@dataclass(frozen=True, slots=True)
+class TransferTimes:
+    """What a message tells of the transfer that it announces.
 
     Parameters
     ----------
-    url
-        The ledger's.
+    event_type, src_rse, dst_rse
+        What happened, from where to where.
+    submitted_at, started_at, transferred_at, created_at
+        The transfer's stages, and when the message was made.
     """
 
-    def __init__(self, url: str) -> None:
-        self._engine = connect(url)
+    event_type: str
+    src_rse: str
+    dst_rse: str
+    submitted_at: datetime | None
+    started_at: datetime | None
+    transferred_at: datetime | None
+    created_at: datetime | None
 
-    def close(self) -> None:
-        """Let go of the database."""
-        self._engine.dispose()
+
+class Overview:
+    """Answers about a ledger; nothing is changed. Without its database every question raises `Retriable`.
+
+    Parameters
+    ----------
+    ledger
+        Which; it has to stay open.
+    """
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._engine = ledger.engine
 
     def states(self) -> list[StateCount]:
         """Messages by kind and state."""
@@ -216,7 +234,7 @@ class Overview:
                 func.max(received_at, type_=received_at.type),
                 func.min(retry_at, type_=retry_at.type),
             )
-            .where(MESSAGES.c.state.in_(states), selection.condition())
+            .where(in_states(*states), selection.condition())
             .group_by(MESSAGES.c.state, MESSAGES.c.kind, MESSAGES.c.reason)
             .order_by(func.count().desc(), MESSAGES.c.reason)
         )
@@ -232,12 +250,12 @@ class Overview:
 
     def row_ids(self, state: State, selection: Selection) -> list[int]:
         """Ids of a selection's messages that are in a state, in the order they came."""
-        query = select(MESSAGES.c.id, MESSAGES.c.reason).where(MESSAGES.c.state == state, selection.condition())
+        query = select(MESSAGES.c.id, MESSAGES.c.reason).where(in_states(state), selection.condition())
         return [row_id for row_id, reason in self._all(query.order_by(MESSAGES.c.id)) if selection.means(reason)]
 
     def pace(self, now: datetime, since: datetime) -> Pace:
         """How fast things went since a time."""
-        ingested = and_(MESSAGES.c.state == State.INGESTED, MESSAGES.c.settled_at >= since)
+        ingested = and_(in_states(State.INGESTED), MESSAGES.c.settled_at >= since)
         [(received,)] = self._all(select(func.count()).where(MESSAGES.c.received_at >= since))
         [(done, size)] = self._all(select(func.count(), func.coalesce(func.sum(MESSAGES.c.bytes), 0)).where(ingested))
         times = self._all(
@@ -264,20 +282,21 @@ class Overview:
             select(*columns)
             .where(MESSAGES.c.day_obs == day_obs, MESSAGES.c.kind == Kind.RAW)
             .where(MESSAGES.c.exposure.is_not(None), MESSAGES.c.detector.is_not(None))
-            .where(MESSAGES.c.state.in_({State.RECEIVED, State.WAITING, State.QUARANTINED}))
+            .where(in_states(State.RECEIVED, State.WAITING, State.QUARANTINED))
             .order_by(MESSAGES.c.id)
         )
         return {(exposure, detector): (State(state), reason) for exposure, detector, state, reason in found}
 
-    def expired(self) -> Mapping[Partition, int]:
-        """How many messages Kafka had deleted before they were read, by partition."""
-        found = self._all(select(OFFSETS.c.cluster, OFFSETS.c.topic, OFFSETS.c.partition, OFFSETS.c.expired))
-        return {Partition(cluster, topic, number): expired for cluster, topic, number, expired in found}
+    def transfer_times(self, row_ids: Collection[int]) -> Mapping[int, TransferTimes]:
+        """When the transfers that some messages tell of went through their stages, by row."""
+        columns = [MESSAGES.c[field.name] for field in fields(TransferTimes)]
+        found = self._all(select(MESSAGES.c.id, *columns).where(MESSAGES.c.id.in_(row_ids)))
+        return {row_id: TransferTimes(*values) for row_id, *values in found}
 
-    def transfers(self, since: datetime, until: datetime) -> list[TransferCount]:
-        """Counts of events by hour, pair of RSEs and type, of the hours that begin in a range of time."""
-        query = select(EVENTS).where(EVENTS.c.hour >= since, EVENTS.c.hour < until)
-        return [TransferCount(*row) for row in self._all(query.order_by(*EVENTS.primary_key.columns))]
+    def expired(self) -> Mapping[str, int]:
+        """How many messages Kafka had deleted before they were read, by topic."""
+        found = self._all(select(OFFSETS.c.topic, func.sum(OFFSETS.c.expired)).group_by(OFFSETS.c.topic))
+        return {topic: int(expired) for topic, expired in sorted(found)}
 
     def transfer_totals(self) -> list[tuple[str, str, str, int, int, int]]:
         """Source and destination RSE, event type, and count, bytes and seconds of all hours."""
@@ -296,8 +315,11 @@ class Overview:
         return days
 
     def _all(self, query: Any) -> Sequence[Any]:
-        with self._engine.connect() as connection:
-            return connection.execute(query).all()
+        try:
+            with self._engine.connect() as connection:
+                return connection.execute(query).all()
+        except DBAPIError as error:
+            raise database_trouble(error, self._engine) from error
 
 
 def _kind(value: str | None) -> Kind | None:

@@ -13,8 +13,6 @@ from typing import Self
 
 from arrivals.records import TransferCount
 
-DONE = "transfer-done"
-FAILED = "transfer-failed"
 UNKNOWN = "unknown"
 """Where an event doesn't name an RSE."""
 
@@ -27,8 +25,10 @@ class TransferStatistics:
     ----------
     done, failed
         How many, by what their events say.
-    bytes, duration_s
-        Of those done: volume, and the sum of the times that each took.
+    bytes
+        Volume of those done.
+    timed_bytes, duration_s
+        Of those done whose events told how long they took: volume, and the sum of the times.
     others
         Other events: submissions, deletions.
     """
@@ -36,6 +36,7 @@ class TransferStatistics:
     done: int = 0
     failed: int = 0
     bytes: int = 0
+    timed_bytes: int = 0
     duration_s: int = 0
     others: int = 0
 
@@ -48,7 +49,7 @@ class TransferStatistics:
     @property
     def rate_bytes_per_s(self) -> float | None:
         """Mean rate of one transfer; none if no event told how long it took."""
-        return self.bytes / self.duration_s if self.duration_s else None
+        return self.timed_bytes / self.duration_s if self.duration_s else None
 
     def throughput_bytes_per_s(self, span_s: float) -> float:
         """Volume in a span of time by its length, however many transfers there were at a time."""
@@ -72,6 +73,7 @@ class TransferStatistics:
             self.done + other.done,
             self.failed + other.failed,
             self.bytes + other.bytes,
+            self.timed_bytes + other.timed_bytes,
             self.duration_s + other.duration_s,
             self.others + other.others,
         )
@@ -98,7 +100,7 @@ def statistics_of(count: TransferCount) -> TransferStatistics:
     """
     match count.event_type:
         case "transfer-done":
-            return TransferStatistics(done=count.count, bytes=count.bytes, duration_s=count.duration_s)
+            return TransferStatistics(count.count, 0, count.bytes, count.timed_bytes, count.duration_s)
         case "transfer-failed":
             return TransferStatistics(failed=count.count)
         case _:
