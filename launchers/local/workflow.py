@@ -8,11 +8,9 @@ Doesn't: running any of it (`launchers.local.driver`).
 from __future__ import annotations
 
 import os
-import re
 import shlex
 import sys
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -21,19 +19,15 @@ from lsst.ctrl.bps import (
     BaseWmsWorkflow,
     BpsConfig,
     GenericWorkflow,
-    GenericWorkflowGroup,
     GenericWorkflowJob,
     GenericWorkflowNode,
-    GenericWorkflowNodeType,
 )
 
 from launchers import warm
+from launchers.generic_jobs import command_of, files_of, filled, final_job, flat_jobs, shell_quoted
 from launchers.local.driver import ATTEMPT_VARIABLE, NOT_STARTED, job_script
 from launchers.local.jobs import Job
 from launchers.local.store import JobStore
-from resources.errors import Rejected
-
-_PLACEHOLDER = re.compile(r"<(ENV|FILE|WMS):([^>]+)>")
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,74 +87,24 @@ def _number(config: BpsConfig, key: str) -> int | None:
 
 
 def _translate(workflow: GenericWorkflow) -> Iterator[PreparedJob]:
-    order = _Order()
-    # All of it first: the last edge may belong to the first job.
-    for inner in list(_flatten(workflow, order)):
-        job = inner.node
-        yield PreparedJob(_job(job, order.parents[job.name], order.waits_for[job.name]), _script(job, inner.workflow))
-    final = workflow.get_final()
+    for flat in flat_jobs(workflow):
+        yield PreparedJob(_job(flat.node, flat.parents, flat.waits_for), _script(flat.node, flat.workflow))
+    final = final_job(workflow)
     if final is not None:
-        if not isinstance(final, GenericWorkflowJob):
-            raise Rejected(
-                "a final workflow of several jobs is not supported", workflow.name, "use finalJob.command1 …"
-            )
-        yield PreparedJob(_job(final, [], [], is_final=True), _script(final, workflow))
+        yield PreparedJob(_job(final, (), (), is_final=True), _script(final, workflow))
 
 
-class _Order:
-    """Who comes after whom, with groups of jobs dissolved into their members."""
-
-    def __init__(self) -> None:
-        self.parents: defaultdict[str, list[str]] = defaultdict(list)
-        self.waits_for: defaultdict[str, list[str]] = defaultdict(list)
-        self.heads: dict[str, list[str]] = {}
-        self.tails: dict[str, list[str]] = {}
-        self.loose: set[str] = set()
-
-
-@dataclass(frozen=True, slots=True)
-class _Inner:
-    node: GenericWorkflowNode
-    workflow: GenericWorkflow
-
-
-def _flatten(workflow: GenericWorkflow, order: _Order) -> Iterator[_Inner]:
-    for name in workflow:
-        node = workflow.get_job(name)
-        match node.node_type:
-            case GenericWorkflowNodeType.GROUP:
-                assert isinstance(node, GenericWorkflowGroup)
-                yield from _flatten(node, order)
-                order.heads[name] = _members(order.heads, (n for n in node if node.in_degree(n) == 0))
-                order.tails[name] = _members(order.tails, (n for n in node if node.out_degree(n) == 0))
-                if not node.blocking:
-                    order.loose.add(name)
-            case GenericWorkflowNodeType.LAZY_GROUP:
-                raise Rejected(
-                    f"the lazy group {name} cannot run here", workflow.name, "leave bpsBatchSubmission off on this site"
-                )
-            case _:
-                order.heads[name] = order.tails[name] = [name]
-                yield _Inner(node, workflow)
-    for before, after in workflow.edges:
-        links = order.waits_for if before in order.loose else order.parents
-        for head in order.heads[after]:
-            links[head] += order.tails[before]
-
-
-def _members(known: Mapping[str, list[str]], names: Iterable[str]) -> list[str]:
-    return [member for name in names for member in known[name]]
-
-
-def _job(node: GenericWorkflowNode, parents: list[str], waits_for: list[str], *, is_final: bool = False) -> Job:
+def _job(
+    node: GenericWorkflowNode, parents: tuple[str, ...], waits_for: tuple[str, ...], *, is_final: bool = False
+) -> Job:
     if not isinstance(node, GenericWorkflowJob):
-        return Job(node.name, node.label, tuple(parents), tuple(waits_for), has_command=False)
+        return Job(node.name, node.label, parents, waits_for, has_command=False)
     unless = node.retry_unless_exit
     return Job(
         node.name,
         node.label,
-        parents=tuple(parents),
-        waits_for=tuple(waits_for),
+        parents=parents,
+        waits_for=waits_for,
         cpus=int(node.request_cpus or 1),
         memory_mb=int(node.request_memory or 0),
         walltime_s=float(node.request_walltime) * 60.0 if node.request_walltime else None,
@@ -179,37 +123,17 @@ def _script(node: GenericWorkflowNode, workflow: GenericWorkflow) -> str:
     """
     if not isinstance(node, GenericWorkflowJob):
         return "exit 0\n"
-    assert node.executable is not None
-    command = f"{node.executable.src_uri} {node.arguments or ''}".format_map(defaultdict(str, node.cmdvals))
-    files = {file.name: file.src_uri for file in workflow.get_job_inputs(node.name)}
-    files |= {file.name: file.src_uri for file in workflow.get_job_outputs(node.name)}
+    files = files_of(workflow, node.name)
+
+    def fill(text: str) -> str:
+        return filled(text, files, attempt_variable=ATTEMPT_VARIABLE)
+
     lines = [f'read -r go || {{ echo "{NOT_STARTED}" >"$1"; exit 1; }}', "("]
     lines += [f"export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH"]
     lines += [f"export PATH={shlex.quote(str(folder))}:$PATH" for folder in warm.shim_folder()]
-    lines += [f"export {key}={_quoted(_filled(str(value), files))}" for key, value in node.environment.items()]
-    lines += [_filled(line, files) for line in (node.pre_cmdline, command) if line]
+    lines += [f"export {key}={shell_quoted(fill(str(value)))}" for key, value in node.environment.items()]
+    lines += [fill(line) for line in (node.pre_cmdline, command_of(node)) if line]
     if node.post_cmdline:
-        lines += ["code=$?", _filled(node.post_cmdline, files), "exit $code"]
+        lines += ["code=$?", fill(node.post_cmdline), "exit $code"]
     lines += [") </dev/null", "code=$?", 'echo "$code" >"$1.new" && mv "$1.new" "$1"', "exit $code"]
     return "\n".join(lines) + "\n"
-
-
-def _filled(text: str, files: Mapping[str, str]) -> str:
-    def value(match: re.Match[str]) -> str:
-        kind, name = match.groups()
-        if kind == "ENV":
-            return f"${{{name}}}"
-        if kind == "FILE":
-            return files[name]
-        # What a batch system knows of a job: here, nothing but the number of its attempt.
-        return {"attemptNum": f"${{{ATTEMPT_VARIABLE}}}"}.get(name, "")
-
-    while (filled := _PLACEHOLDER.sub(value, text)) != text:
-        text = filled
-    return text
-
-
-def _quoted(value: str) -> str:
-    """Quote for the shell, with variables still to be replaced by it."""
-    escaped = value.replace("\\", "\\\\").replace('"', '\\"').replace("`", "\\`")
-    return f'"{escaped}"'
