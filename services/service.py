@@ -85,10 +85,19 @@ class Service(ABC):
         """Make what the server needs before it starts, such as configuration files, and clear away what is stale."""
         (self.folder / "pid").unlink(missing_ok=True)
 
+    def furnish(self) -> None:  # noqa: B027 - most servers need nothing
+        """Make what has to be in the running server, such as topics, unless it is there; done by every `start`."""
+
     @property
     def log(self) -> Path:
         """Its log."""
         return self.folder / "log"
+
+    def recent_log(self) -> str:
+        """Give what the server has written since it was started last."""
+        with self.log.open("rb") as log:
+            log.seek(int((self.folder / "log-start").read_text(encoding="ascii")))
+            return log.read().decode(errors="replace")
 
     @property
     def pid(self) -> int | None:
@@ -123,6 +132,7 @@ class Service(ABC):
                     f"{self._log_tail()}"
                 )
             time.sleep(_POLL_S)
+        self.furnish()
         return self
 
     def stop(self) -> None:
@@ -179,6 +189,7 @@ class Service(ABC):
 
     def _spawn(self) -> None:
         with self.log.open("ab") as log:
+            write_at_once(self.folder / "log-start", str(log.tell()))
             process = subprocess.Popen(
                 self.command(),
                 stdin=subprocess.DEVNULL,

@@ -11,6 +11,9 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from services.apache_kafka import ApacheKafka
+from services.catalogue import SITE_TOPICS, make_kafka_site, make_kafka_usdf, make_mirror_maker, make_postgresql
+from services.mirror_maker import MirrorMaker, NamingPolicy
 from services.postgresql import PostgreSQL
 from tests.shared_services import MARK, SharedServices, run_folder
 
@@ -78,7 +81,7 @@ def shared_services(request, nothing_survives) -> SharedServices:
 @pytest.fixture(scope="session")
 def postgresql(shared_services) -> Iterator[PostgreSQL]:
     """The run's PostgreSQL, whose passwords this process and its children know."""
-    server = shared_services.start(shared_services.postgresql)
+    server = shared_services.start(make_postgresql(shared_services.folder))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PGPASSFILE", str(server.passfile))
         yield server
@@ -91,6 +94,42 @@ def new_database(postgresql) -> Callable[[], str]:
     def make() -> str:
         name = f"test_{uuid.uuid4().hex}"
         postgresql.create_database(name)
+        return name
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def kafka_usdf(shared_services) -> ApacheKafka:
+    """The run's Kafka that stands for the USDF's, over TLS."""
+    return shared_services.start(make_kafka_usdf(shared_services.folder))
+
+
+@pytest.fixture(scope="session")
+def kafka_site(shared_services) -> ApacheKafka:
+    """The run's Kafka that stands for a site's, over TLS."""
+    return shared_services.start(make_kafka_site(shared_services.folder))
+
+
+@pytest.fixture(scope="session")
+def mirror_maker(shared_services, kafka_usdf, kafka_site) -> MirrorMaker:
+    """The run's MirrorMaker2 from the one to the other, whose copies keep the topic's name."""
+    return shared_services.start(make_mirror_maker(shared_services.folder, NamingPolicy.IDENTITY))
+
+
+@pytest.fixture(scope="session")
+def prefixing_mirror_maker(shared_services, kafka_usdf, kafka_site) -> MirrorMaker:
+    """The run's MirrorMaker2 from the one to the other, whose copies are called ``usdf.TOPIC``."""
+    return shared_services.start(make_mirror_maker(shared_services.folder, NamingPolicy.DEFAULT))
+
+
+@pytest.fixture(scope="session")
+def new_topic() -> Callable[[ApacheKafka, int], str]:
+    """Make a topic that is meant for the site, and give its name."""
+
+    def make(cluster: ApacheKafka, partitions: int = 1) -> str:
+        name = f"{SITE_TOPICS}{uuid.uuid4().hex}"
+        cluster.create_topic(name, partitions)
         return name
 
     return make

@@ -5,13 +5,12 @@ Databases and topics are of the test's own; servers are not.
 
 from __future__ import annotations
 
-import functools
 import os
 from pathlib import Path
 
 import pytest
 
-from services.postgresql import PostgreSQL
+from services.catalogue import with_dependants
 from services.service import Service
 
 MARK = "DRP_TESTS_IN"
@@ -19,7 +18,7 @@ MARK = "DRP_TESTS_IN"
 
 
 class SharedServices:
-    """The servers of one test run.
+    """The servers of one test run: those of the catalogue, in the run's folder.
 
     Parameters
     ----------
@@ -29,16 +28,7 @@ class SharedServices:
 
     def __init__(self, run_folder: Path) -> None:
         self.run_folder = run_folder
-        self._folder = run_folder / "shared"
-
-    @functools.cached_property
-    def postgresql(self) -> PostgreSQL:
-        return PostgreSQL(self._folder / "postgresql")
-
-    @property
-    def services(self) -> tuple[Service, ...]:
-        """All that there can be, each after what it needs."""
-        return (self.postgresql,)
+        self.folder = run_folder / "shared"
 
     def start[S: Service](self, service: S) -> S:
         """Start one of them as a process of the run, rather than of the worker that asks first."""
@@ -47,8 +37,10 @@ class SharedServices:
             return service.start()
 
     def stop(self) -> None:
-        for service in reversed(self.services):
-            service.stop()
+        """End all of them that run."""
+        for entry in with_dependants():
+            if (self.folder / entry.name).exists():
+                entry.make(self.folder).stop()
 
 
 def run_folder(config: pytest.Config) -> Path:
