@@ -6,10 +6,11 @@ Doesn't: how they are read from JSON.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+
+import orjson
 
 
 class Kind(StrEnum):
@@ -62,7 +63,7 @@ class Sidecar:
 
     def to_json(self) -> str:
         """The reference in the form of ``DatasetRef.to_json``; `arrivals.message.parse_sidecar` reads it back."""
-        return json.dumps(
+        return orjson.dumps(
             {
                 "id": self.dataset_id,
                 "datasetType": {
@@ -73,9 +74,8 @@ class Sidecar:
                 },
                 "dataId": {"dataId": dict(self.data_id)},
                 "run": self.run,
-            },
-            separators=(",", ":"),
-        )
+            }
+        ).decode()
 
 
 @dataclass(frozen=True, slots=True)

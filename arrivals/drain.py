@@ -4,29 +4,35 @@ Partitions are assigned from the ledger's own offsets; the consumer group's offs
 of lag only. Messages and offsets go into the ledger in one transaction, so nothing is lost or counted twice, whoever
 dies when.
 
-Belongs here: one bounded drain. Doesn't: understanding messages (`arrivals.message`), or deciding when to drain
-(`sensors`, `arrivals.daemon`).
+Belongs here: one bounded drain. Doesn't: where to read on (`arrivals.positions`), understanding messages
+(`arrivals.reception`), or deciding when to drain (`sensors`, `arrivals.daemon`).
 """
 
 from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka.admin import AdminClient
 
 from arrivals.ledger import Ledger
-from arrivals.message import parse_message
-from arrivals.records import EXCERPT_BYTES, Partition, Reception
-from resources.errors import Rejected, SiteFault
-from resources.kafka import LastError, bootstrap_address, make_consumer
+from arrivals.positions import Span, ends_of, start_of, topic_ids, topics_of
+from arrivals.reception import receive
+from arrivals.records import Partition, Reception, Recorded
+from resources.errors import SiteFault
+from resources.kafka import LastError, bootstrap_address, make_admin, make_consumer
 from resources.site import ArrivalSettings, KafkaSettings
 
 _METADATA_TIMEOUT_S = 15.0
 _POLL_S = 0.1
 _POLL_MESSAGES = 2_000
+_Place = tuple[str, int]
+"""Topic and number of a partition, as Kafka's messages name it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,21 +84,12 @@ class DrainResult:
 
 
 @dataclass(slots=True)
-class _Span:
-    """What there is to read of one partition."""
-
-    position: int
-    end: int
-    done: bool = False
-
-
-@dataclass(slots=True)
 class _Batch:
     """What has been read since the last transaction."""
 
     receptions: list[Reception] = field(default_factory=list)
     size: int = 0
-    since: float = 0.0
+    since: float = field(default_factory=time.monotonic)
 
     def is_full(self, settings: ArrivalSettings) -> bool:
         return (
@@ -145,33 +142,40 @@ def drain(
     errors = LastError()
     consumer = make_consumer(kafka, settings.group, errors)
     try:
-        result = _Drain(consumer, settings, ledger, limits, stopping, began).run()
+        with ThreadPoolExecutor(1, thread_name_prefix="ledger") as writer:
+            worker = _Drain(consumer, make_admin(kafka, errors), settings, ledger, limits, stopping, began, writer)
+            return worker.run()
     except KafkaException as error:
         raise errors.explain(error, bootstrap_address(kafka)) from error
     finally:
         consumer.close()
-    return result
 
 
 class _Drain:
+    """One drain: this thread reads and understands a batch while the writer's records the one before."""
+
     def __init__(
         self,
         consumer: Consumer,
+        admin: AdminClient,
         settings: ArrivalSettings,
         ledger: Ledger,
         limits: DrainLimits,
         stopping: Callable[[], bool],
         began: float,
+        writer: Executor,
     ) -> None:
         self._consumer = consumer
+        self._admin = admin
         self._settings = settings
         self._ledger = ledger
         self._limits = limits
         self._stopping = stopping
         self._began = began
-        self._cluster = ""
-        self._expired = 0
-        self._unrecorded_expired: dict[Partition, int] = {}
+        self._writer = writer
+        self._recording: Future[Recorded] | None = None
+        self._expired: dict[Partition, int] = {}
+        self._unrecorded_expired: Mapping[Partition, int] = {}
         self._notices: list[str] = []
         self._rows = 0
         self._events = 0
@@ -179,71 +183,59 @@ class _Drain:
     def run(self) -> DrainResult:
         spans = self._spans()
         unread = {
-            partition: span
-            for partition, span in spans.items()
-            if span.position < span.end or partition in self._unrecorded_expired
+            place: span
+            for place, span in spans.items()
+            if span.position < span.end or span.partition in self._unrecorded_expired
         }
         if unread:
-            self._consumer.assign([TopicPartition(p.topic, p.number, span.position) for p, span in unread.items()])
+            self._consumer.assign([TopicPartition(*place, span.position) for place, span in unread.items()])
             self._read(unread)
             self._commit(unread)
         return DrainResult(
             rows=self._rows,
             events=self._events,
-            lag=sum(max(span.end - span.position, 0) for span in spans.values()),
-            expired=self._expired,
+            lag=sum(span.lag for span in spans.values()),
+            expired=sum(self._expired.values()),
             notices=tuple(self._notices),
             elapsed_s=time.monotonic() - self._began,
         )
 
-    def _spans(self) -> dict[Partition, _Span]:
-        """What there is to read, by partition, from the ledger's offsets to the ends as they are now."""
+    def _spans(self) -> dict[_Place, Span]:
+        """What there is to read, from the ledger's offsets to the ends as they are now."""
         timeout_s = min(_METADATA_TIMEOUT_S, self._limits.seconds)
         metadata = self._consumer.list_topics(timeout=timeout_s)
-        self._cluster = metadata.cluster_id or "unnamed"
-        wanted = _pattern(self._settings.topics)
-        known = self._ledger.offsets(self._cluster)
-        spans: dict[Partition, _Span] = {}
-        for topic in sorted(name for name in metadata.topics if wanted.search(name)):
-            for number in sorted(metadata.topics[topic].partitions):
-                partition = Partition(self._cluster, topic, number)
-                low, high = self._consumer.get_watermark_offsets(TopicPartition(topic, number), timeout=timeout_s)
-                spans[partition] = _Span(self._start(partition, known.get(partition), low, high), high)
-        if not spans:
+        cluster = metadata.cluster_id or "unnamed"
+        topics = topics_of(metadata, _pattern(self._settings.topics))
+        if not topics:
             self._notices.append(f"no topic matches {self._settings.topics}")
+        ids = topic_ids(self._admin, metadata, topics, timeout_s)
+        places = [TopicPartition(topic, number) for topic in topics for number in metadata.topics[topic].partitions]
+        known = {(each.topic, each.number): (each, offset) for each, offset in self._ledger.offsets(cluster).items()}
+        spans: dict[_Place, Span] = {}
+        for place, (low, high) in sorted(ends_of(self._admin, places, timeout_s).items()):
+            partition = Partition(cluster, *place, topic_id=ids.get(place[0], ""))
+            start = start_of(partition, known.get(place), low, high)
+            spans[place] = Span(start.partition, start.offset, high)
+            if start.notice:
+                self._notices.append(start.notice)
+            if start.expired:
+                self._expired[start.partition] = start.expired
+        self._unrecorded_expired = self._expired
         return spans
 
-    def _start(self, partition: Partition, known: int | None, low: int, high: int) -> int:
-        if known is None:
-            return low
-        if known < low:
-            self._expired += low - known
-            self._unrecorded_expired[partition] = low - known
-            self._notices.append(
-                f"{partition.topic}[{partition.number}]: Kafka deleted {low - known:,} messages before they were read; "
-                "have them announced again"
-            )
-            return low
-        if known > high:
-            self._notices.append(
-                f"{partition.topic}[{partition.number}]: ends at {high:,}, but was read up to {known:,} already: "
-                "the topic was made anew under the same name, and its new messages up to there are not read"
-            )
-        return known
-
-    def _read(self, spans: Mapping[Partition, _Span]) -> None:
-        batch = _Batch(since=time.monotonic())
+    def _read(self, spans: Mapping[_Place, Span]) -> None:
+        batch = _Batch()
         read = 0
         while not self._is_over(spans, read):
             messages = self._consumer.consume(min(_POLL_MESSAGES, self._limits.messages - read), timeout=_POLL_S)
-            for message in messages:
-                read += self._take(message, spans, batch)
+            read += self._take(messages, spans, batch)
             if batch.is_full(self._settings):
                 self._record(batch, spans)
-                batch = _Batch(since=time.monotonic())
+                batch = _Batch()
         self._record(batch, spans)
+        self._await_recording()
 
-    def _is_over(self, spans: Mapping[Partition, _Span], read: int) -> bool:
+    def _is_over(self, spans: Mapping[_Place, Span], read: int) -> bool:
         return (
             all(span.done for span in spans.values())
             or read >= self._limits.messages
@@ -251,45 +243,56 @@ class _Drain:
             or self._stopping()
         )
 
-    def _take(self, message: Message, spans: Mapping[Partition, _Span], batch: _Batch) -> int:
-        """Put one message into the batch; 0 if it is but the news that a partition has ended."""
-        span = spans[Partition(self._cluster, message.topic(), message.partition())]
-        error = message.error()
-        if error is not None:
-            if error.code() != KafkaError._PARTITION_EOF:
-                raise KafkaException(error)
-            span.position = max(span.position, message.offset())
-            span.done = True
-            return 0
-        value = message.value()
-        batch.receptions.append(_receive(Partition(self._cluster, message.topic(), message.partition()), message))
-        batch.size += len(value or b"")
-        span.position = message.offset() + 1
-        span.done = span.position >= span.end
-        return 1
+    def _take(self, messages: Sequence[Message], spans: Mapping[_Place, Span], batch: _Batch) -> int:
+        """Put messages into the batch; returns how many, without the news that partitions have ended."""
+        now = datetime.now(UTC)
+        tolerance_s = self._settings.max_clock_difference_s
+        before = len(batch.receptions)
+        for message in messages:
+            span = spans[message.topic(), message.partition()]
+            error = message.error()
+            if error is not None:
+                self._end(span, error, message.offset())
+                continue
+            offset, value = message.offset(), message.value()
+            batch.receptions.append(receive(span.partition, offset, value, now, tolerance_s))
+            batch.size += len(value or b"")
+            span.position = offset + 1
+            span.done = span.position >= span.end
+        return len(batch.receptions) - before
 
-    def _record(self, batch: _Batch, spans: Mapping[Partition, _Span]) -> None:
-        offsets = {partition: span.position for partition, span in spans.items()}
-        recorded = self._ledger.record_batch(batch.receptions, offsets, expired=self._unrecorded_expired)
-        self._unrecorded_expired = {}
-        self._rows += recorded.rows
-        self._events += recorded.events
+    def _end(self, span: Span, error: KafkaError, offset: int) -> None:
+        """Take note that nothing more comes of a partition for now."""
+        if error.code() == KafkaError._PARTITION_EOF:
+            span.position = max(span.position, offset)
+        elif error.code() == KafkaError._AUTO_OFFSET_RESET:
+            # It was there a moment ago: the next drain finds out what Kafka has instead, and counts what is lost.
+            place = f"{span.partition.topic}[{span.partition.number}]"
+            self._notices.append(f"{place}: offset {span.position:,} has gone while it was to be read")
+        else:
+            raise KafkaException(error)
+        span.done = True
 
-    def _commit(self, spans: Mapping[Partition, _Span]) -> None:
-        offsets = [TopicPartition(p.topic, p.number, span.position) for p, span in spans.items()]
+    def _record(self, batch: _Batch, spans: Mapping[_Place, Span]) -> None:
+        """Have a batch recorded, once the one before is: transactions keep the order of messages."""
+        self._await_recording()
+        offsets = {span.partition: span.position for span in spans.values()}
+        expired, self._unrecorded_expired = self._unrecorded_expired, {}
+        self._recording = self._writer.submit(self._ledger.record_batch, batch.receptions, offsets, expired=expired)
+
+    def _await_recording(self) -> None:
+        if self._recording is not None:
+            recorded = self._recording.result()
+            self._recording = None
+            self._rows += recorded.rows
+            self._events += recorded.events
+
+    def _commit(self, spans: Mapping[_Place, Span]) -> None:
+        offsets = [TopicPartition(*place, span.position) for place, span in spans.items()]
         try:
             self._consumer.commit(offsets=offsets, asynchronous=False)
         except KafkaException as error:
             self._notices.append(f"offsets of group {self._settings.group} not written: {error.args[0].str()}")
-
-
-def _receive(partition: Partition, message: Message) -> Reception:
-    value = message.value()
-    try:
-        return Reception(partition, message.offset(), parse_message(value))
-    except Rejected as rejection:
-        excerpt = (value or b"")[:EXCERPT_BYTES].decode("utf-8", errors="replace").replace("\0", "\ufffd")
-        return Reception(partition, message.offset(), None, str(rejection), excerpt)
 
 
 def _pattern(topics: str) -> re.Pattern[str]:

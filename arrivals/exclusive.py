@@ -10,11 +10,13 @@ import fcntl
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from sqlalchemy import Engine, text
+from sqlalchemy.exc import DBAPIError
 
+from arrivals.tables import database_trouble
 from resources.errors import Retriable
 
 _POLL_S = 0.05
@@ -45,14 +47,23 @@ def _locked_file(engine: Engine, purpose: str, deadline: float) -> Iterator[None
 
 @contextmanager
 def _advisory_lock(engine: Engine, purpose: str, deadline: float) -> Iterator[None]:
-    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        key = {"key": f"ledger-{purpose}"}
-        while not connection.execute(text("SELECT pg_try_advisory_lock(hashtext(:key))"), key).scalar_one():
-            _pause(deadline, purpose)
+    key = {"key": f"ledger-{purpose}"}
+    try:
+        connection = engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+    except DBAPIError as error:
+        raise database_trouble(error, engine) from error
+    with connection:
+        try:
+            while not connection.execute(text("SELECT pg_try_advisory_lock(hashtext(:key))"), key).scalar_one():
+                _pause(deadline, purpose)
+        except DBAPIError as error:
+            raise database_trouble(error, engine) from error
         try:
             yield
         finally:
-            connection.execute(text("SELECT pg_advisory_unlock(hashtext(:key))"), key)
+            # A server that went away took the lock with it; what matters then is what it was doing, not this.
+            with suppress(DBAPIError):
+                connection.execute(text("SELECT pg_advisory_unlock(hashtext(:key))"), key)
 
 
 def _pause(deadline: float, purpose: str) -> None:

@@ -49,6 +49,8 @@ _KEYS_A_STATEMENT = 1_000
 class Ledger:
     """What has come, and what became of it.
 
+    Every method raises `resources.errors.Retriable` where the database is gone or busy: nothing is half done then.
+
     Parameters
     ----------
     url
@@ -99,18 +101,15 @@ class Ledger:
             two drains at a time, or one that died in the middle, count nothing twice.
         """
         now = now or datetime.now(UTC)
-        try:
-            with writing(self._engine) as connection:
-                return record(connection, receptions, offsets, expired or {}, now)
-        except DBAPIError as error:
-            raise database_trouble(error, self._engine) from error
+        with self._writing() as connection:
+            return record(connection, receptions, offsets, expired or {}, now)
 
     def offsets(self, cluster: str) -> Mapping[Partition, int]:
         """The next offset to read of each partition of a cluster that was ever read, in its latest incarnation."""
         columns = (OFFSETS.c.topic, OFFSETS.c.partition, OFFSETS.c.incarnation, OFFSETS.c.topic_id)
         query = select(*columns, OFFSETS.c.next_offset).where(OFFSETS.c.cluster == cluster)
         latest: dict[tuple[str, int], tuple[Partition, int]] = {}
-        with self._engine.connect() as connection:
+        with self._reading() as connection:
             for *identity, next_offset in connection.execute(query.order_by(OFFSETS.c.incarnation)):
                 partition = Partition(cluster, *identity)
                 latest[partition.topic, partition.number] = (partition, next_offset)
@@ -169,13 +168,13 @@ class Ledger:
         moved
             How many rows moved. Fewer than given means that another process settled them first.
         """
-        with writing(self._engine) as connection:
+        with self._writing() as connection:
             return settle(connection, settlements, now or datetime.now(UTC))
 
     def wake(self, arrived: Collection[str]) -> int:
         """Have everything that waits for one of these (`Settlement.waits_for`) tried again; returns how many rows."""
         woken = 0
-        with writing(self._engine) as connection:
+        with self._writing() as connection:
             for some in batched(sorted(set(arrived)), _KEYS_A_STATEMENT):
                 statement = (
                     update(MESSAGES)
@@ -187,7 +186,7 @@ class Ledger:
 
     def replay(self, row_ids: Collection[int]) -> int:
         """Have quarantined rows that were once understood tried again from the start; returns how many rows."""
-        with writing(self._engine) as connection:
+        with self._writing() as connection:
             statement = (
                 update(MESSAGES)
                 .where(MESSAGES.c.id.in_(row_ids), MESSAGES.c.state == State.QUARANTINED, MESSAGES.c.kind.is_not(None))
@@ -197,7 +196,7 @@ class Ledger:
 
     def ingested_contents(self, dids: Collection[tuple[str, str]]) -> Mapping[tuple[str, str], tuple[int | None, str]]:
         """Size and adler32 (empty if unknown) of those DIDs (scope and name) that were ingested before."""
-        with self._engine.connect() as connection:
+        with self._reading() as connection:
             found = ingested_contents(connection, dids)
         return {(scope, name): (size, adler32 or "") for scope, name, size, adler32 in found}
 
@@ -218,17 +217,14 @@ class Ledger:
         resources.errors.Retriable
             Somebody is reading such a month all the time.
         """
-        try:
-            with writing(self._engine) as connection:
-                return retire_months(connection, before)
-        except DBAPIError as error:
-            raise database_trouble(error, self._engine) from error
+        with self._writing() as connection:
+            return retire_months(connection, before)
 
     # ---- asking
 
     def counts(self) -> Mapping[State, int]:
         """How many rows are in each state; all states are there."""
-        with self._engine.connect() as connection:
+        with self._reading() as connection:
             found = connection.execute(select(MESSAGES.c.state, func.count()).group_by(MESSAGES.c.state))
             return dict.fromkeys(State, 0) | {State(state): count for state, count in found}
 
@@ -255,7 +251,7 @@ class Ledger:
             func.max(MESSAGES.c.id),
         )
         summaries: dict[int | None, DayObsSummary] = {}
-        with self._engine.connect() as connection:
+        with self._reading() as connection:
             query = select(*counted).group_by(MESSAGES.c.day_obs, MESSAGES.c.state)
             if unfinished_only:
                 query = query.where(is_unfinished())
@@ -276,7 +272,7 @@ class Ledger:
             .order_by(MESSAGES.c.exposure)
         )
         found: dict[int, ExposureRows] = {}
-        with self._engine.connect() as connection:
+        with self._reading() as connection:
             for exposure, state, count, received_at in connection.execute(query):
                 before = found.get(exposure, ExposureRows(exposure, dict.fromkeys(State, 0), received_at))
                 counts = MappingProxyType({**before.counts, State(state): count})
@@ -324,7 +320,7 @@ class Ledger:
 
     def backlog(self) -> int:
         """How many rows the platform still has to do something about by itself, waiting ones left out."""
-        with self._engine.connect() as connection:
+        with self._reading() as connection:
             query = (
                 select(func.count()).select_from(MESSAGES).where(is_unfinished(), MESSAGES.c.state == State.RECEIVED)
             )
@@ -343,7 +339,7 @@ class Ledger:
             query = query.where(EVENTS.c.hour >= since)
         if until is not None:
             query = query.where(EVENTS.c.hour < until)
-        with self._engine.connect() as connection:
+        with self._reading() as connection:
             return [TransferCount(**row._mapping) for row in connection.execute(query)]
 
     # ---- one at a time
@@ -369,8 +365,24 @@ class Ledger:
 
     # ---- within
 
+    @contextmanager
+    def _reading(self) -> Iterator[Connection]:
+        try:
+            with self._engine.connect() as connection:
+                yield connection
+        except DBAPIError as error:
+            raise database_trouble(error, self._engine) from error
+
+    @contextmanager
+    def _writing(self) -> Iterator[Connection]:
+        try:
+            with writing(self._engine) as connection:
+                yield connection
+        except DBAPIError as error:
+            raise database_trouble(error, self._engine) from error
+
     def _rows(self, chosen: ColumnElement[bool], limit: int) -> list[LedgerRow]:
-        with self._engine.connect() as connection:
+        with self._reading() as connection:
             query = select(MESSAGES, OFFSETS.c.cluster, OFFSETS.c.topic, OFFSETS.c.partition)
             joined = query.join(OFFSETS, OFFSETS.c.source == MESSAGES.c.source)
             found = connection.execute(joined.where(chosen).order_by(MESSAGES.c.id).limit(limit))

@@ -7,11 +7,12 @@ have seen. Doesn't: the values (`arrivals.announcement`), reading Kafka (`arriva
 
 from __future__ import annotations
 
-import ast
 import json
 import re
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
+
+import orjson
 
 from arrivals.announcement import HermesMessage, Kind, Sidecar
 from resources.errors import Rejected
@@ -41,9 +42,10 @@ _DIMENSIONS_NAME = re.compile(r"_dimensions(\.\d+)?\.ya?ml$")
 _DAY = r"(?<!\d)((?:19|20)\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01]))"
 _EXPOSURE_IN_NAME = re.compile(_DAY + r"(?:[_-]0?)?(\d{5})(?!\d)")
 _DAY_OF_NUMBER = re.compile(_DAY + r"\d{5}$")
-_DATETIME_CALL = re.compile(r"^datetime\.datetime(\([\d, ]{1,60})(?:,\s*tzinfo=[\w.]+)?\)$")
+_DATETIME_CALL = re.compile(r"^datetime\.datetime\(([\d, ]{1,60}?)(?:,\s*tzinfo=[\w.]+)?\)$")
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 _ADLER32 = re.compile(r"^[0-9a-fA-F]{1,8}$")
+_UUID = re.compile(r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")
 
 
 def parse_message(value: bytes | None) -> HermesMessage:
@@ -133,6 +135,32 @@ def parse_sidecar(value: object) -> Sidecar | None:
     )
 
 
+def disbelief(message: HermesMessage, now: datetime, tolerance_s: float) -> str:
+    """Why a message can't be true at this time, or nothing.
+
+    Its file may be as good as any other. But a clock that is wrong, here or there, would make days of the future into
+    partitions that nobody gets rid of, so a person looks first, and has it tried again.
+
+    Parameters
+    ----------
+    message
+        What was understood.
+    now
+        The time here.
+    tolerance_s
+        How far clocks may differ.
+    """
+    latest = now + timedelta(seconds=tolerance_s)
+    times = (message.created_at, message.submitted_at, message.started_at, message.transferred_at)
+    told = max((time for time in times if time is not None), default=None)
+    if told is not None and told > latest:
+        return f"comes from the future: it tells of {told:%Y-%m-%d %H:%M:%S} UTC; is a clock wrong, there or here?"
+    # A day_obs begins at noon UTC, and is named after the day before midnight in Chile: never later than UTC's date.
+    if message.day_obs is not None and message.day_obs > int(f"{latest:%Y%m%d}"):
+        return f"is of day_obs {message.day_obs}, which has not begun yet; is a clock wrong, there or here?"
+    return ""
+
+
 def day_obs_of(number: int) -> int | None:
     """day_obs of an exposure or visit whose number begins with its date (YYYYMMDD and five digits), else nothing."""
     found = _DAY_OF_NUMBER.match(str(number))
@@ -144,19 +172,22 @@ def _json_object(value: bytes | None) -> dict[str, Any]:
         raise Rejected("message is empty")
     if len(value) > MAX_MESSAGE_BYTES:
         raise Rejected(f"message has {len(value):,} bytes, and no Hermes message is larger than {MAX_MESSAGE_BYTES:,}")
-    try:
-        text = value.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise Rejected(f"message is not UTF-8 (byte {error.start})") from error
-    event = _loads(text, "message")
+    event = _loads(value, "message")
     if not isinstance(event, dict):
         raise Rejected(f"message is {_named(event)}, not an object")
     return event
 
 
-def _loads(text: str, what: str) -> Any:
+def _loads(text: str | bytes, what: str) -> Any:
+    """Read JSON; what the fast library refuses, the patient one may still read, or else explain."""
     try:
-        return json.loads(text)
+        return orjson.loads(text)
+    except orjson.JSONDecodeError:
+        pass
+    try:
+        return json.loads(text if isinstance(text, str) else text.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise Rejected(f"{what} is not UTF-8 (byte {error.start})") from error
     except RecursionError as error:
         raise Rejected("is nested too deeply to be read", what) from error
     except ValueError as error:
@@ -204,7 +235,7 @@ def _when_and_where(kind: Kind, name: str, sidecar: Sidecar | None) -> tuple[int
 def _text(values: dict[str, Any], key: str, *, needed: bool = False) -> str:
     value = values.get(key)
     if isinstance(value, str) and value not in _ABSENT:
-        if len(value) <= MAX_TEXT and not _UNPRINTABLE.search(value):
+        if len(value) <= MAX_TEXT and _is_clean(value):
             return value
         if needed:
             raise Rejected(f"is longer than {MAX_TEXT} or unprintable: {_printable(value)}", key)
@@ -238,17 +269,18 @@ def _time(value: object) -> datetime | None:
     """A time in UTC; Hermes writes ISO, and in places Python's own ``datetime.datetime(…)``."""
     if not isinstance(value, str):
         return None
-    call = _DATETIME_CALL.match(value)
+    call = _DATETIME_CALL.match(value) if value.startswith("datetime") else None
     try:
-        time = datetime(*ast.literal_eval(call[1] + ")")) if call else datetime.fromisoformat(value)
+        numbers: Any = call[1].split(",") if call else ()
+        time = datetime(*map(int, numbers)) if numbers else datetime.fromisoformat(value)
         return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
-    except (ValueError, TypeError, SyntaxError, OverflowError):
+    except (ValueError, TypeError, OverflowError):
         return None
 
 
 def _uuid(sidecar: dict[str, Any]) -> str:
     text = _text(sidecar, "id", needed=True).lower()
-    if not re.fullmatch(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", text):
+    if not _UUID.match(text):
         raise Rejected(f"{text!r} is no dataset id", "rubin_sidecar")
     return text
 
@@ -271,7 +303,7 @@ def _key(value: str) -> str:
 def _data_id_value(key: str, value: object) -> int | str:
     if isinstance(value, int) and not isinstance(value, bool) and -_INT64 <= value < _INT64:
         return value
-    if isinstance(value, str) and len(value) <= MAX_TEXT and not _UNPRINTABLE.search(value):
+    if isinstance(value, str) and len(value) <= MAX_TEXT and _is_clean(value):
         return value
     raise Rejected(f"the data ID's {key} is {_named(value)}", "rubin_sidecar")
 
@@ -279,6 +311,11 @@ def _data_id_value(key: str, value: object) -> int | str:
 def _named(value: object) -> str:
     names = {dict: "an object", list: "a list", str: "a string", type(None): "null", bool: "a truth value"}
     return names.get(type(value), "a number out of range")
+
+
+def _is_clean(text: str) -> bool:
+    """Whether a text is safe in databases, logs and terminals; ``isprintable`` decides nearly all of them, and fast."""
+    return text.isprintable() or not _UNPRINTABLE.search(text)
 
 
 def _printable(text: str) -> str:

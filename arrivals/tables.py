@@ -189,7 +189,7 @@ def writing(engine: Engine) -> Any:
 
 def in_states(*states: State) -> ColumnElement[bool]:
     """Being in one of these states, written so that the indexes of those states serve (a parameter would hide it)."""
-    return MESSAGES.c.state.in_(bindparam(None, sorted(states), expanding=True, literal_execute=True))
+    return MESSAGES.c.state.in_([literal_column(f"'{state}'") for state in sorted(states)])
 
 
 def is_unfinished() -> ColumnElement[bool]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
+from confluent_kafka.admin import AdminClient
 
 from resources.errors import OperatorError, Retriable, SiteFault
 from resources.site import KafkaSettings
@@ -77,6 +78,8 @@ def bootstrap_address(settings: KafkaSettings) -> str:
 def make_consumer(settings: KafkaSettings, group: str, errors: LastError) -> Consumer:
     """A consumer that is told what to read (``assign``) and that commits only when asked.
 
+    Where an offset is gone, it says so instead of reading elsewhere. Messages of any size that a broker takes are read.
+
     Parameters
     ----------
     settings
@@ -92,13 +95,20 @@ def make_consumer(settings: KafkaSettings, group: str, errors: LastError) -> Con
             "group.id": group,
             "enable.auto.commit": False,
             "enable.auto.offset.store": False,
-            "auto.offset.reset": "earliest",
+            "auto.offset.reset": "error",
             "enable.partition.eof": True,
             "fetch.wait.max.ms": 100,
             "queued.min.messages": 20_000,
             "queued.max.messages.kbytes": 65_536,
+            "fetch.max.bytes": 64 * 2**20,
+            "receive.message.max.bytes": 256 * 2**20,
         }
     )
+
+
+def make_admin(settings: KafkaSettings, errors: LastError) -> AdminClient:
+    """A client that asks about topics and offsets."""
+    return AdminClient(_common(settings, errors))
 
 
 def make_producer(settings: KafkaSettings, errors: LastError) -> Producer:

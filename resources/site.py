@@ -68,6 +68,9 @@ class ArrivalSettings(Document):
     batch_messages: Annotated[int, Field(gt=0)] = 10_000
     batch_bytes: Annotated[int, Field(gt=0)] = 64 * 2**20
     batch_age_s: Annotated[float, Field(gt=0)] = 5.0
+    max_clock_difference_s: Annotated[float, Field(ge=0)] | None = Field(
+        86_400.0, description="messages from further in the future are put into quarantine; none: any time is believed"
+    )
     ingest_batch: Annotated[int, Field(gt=0)] = 1_000
     interval_s: Annotated[int, Field(gt=0)] = Field(30, description="how often the arrivals sensor looks")
     quiescent_s: Annotated[float, Field(ge=0)] = Field(
