@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from itertools import batched
 from types import MappingProxyType
 
-from sqlalchemy import ColumnElement, Engine, and_, func, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Engine, and_, func, or_, select, update
 from sqlalchemy.exc import DBAPIError
 
 from arrivals.announcement import Kind

@@ -271,8 +271,8 @@ def _time(value: object) -> datetime | None:
         return None
     call = _DATETIME_CALL.match(value) if value.startswith("datetime") else None
     try:
-        numbers: Any = call[1].split(",") if call else ()
-        time = datetime(*map(int, numbers)) if numbers else datetime.fromisoformat(value)
+        numbers: Any = map(int, call[1].split(",")) if call else None
+        time = datetime(*numbers) if numbers else datetime.fromisoformat(value)
         return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
     except (ValueError, TypeError, OverflowError):
         return None

@@ -26,9 +26,9 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     UniqueConstraint,
-    bindparam,
     create_engine,
     event,
+    literal_column,
     make_url,
     text,
 )
