@@ -8,18 +8,25 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import yaml
-from lsst.daf.butler import Butler, DimensionElement, DimensionRecord
+from lsst.daf.butler import Butler, DataCoordinate, DimensionElement, DimensionRecord
 from lsst.daf.butler.transfers import YamlRepoImportBackend
-from lsst.resources import ResourcePath
 
+from arrivals.files import Arrived
+from arrivals.outcomes import ingest_in_bulk
 from resources.errors import Rejected
 
-_CORRECTION_NAME = re.compile(r"_dimensions\.\d+\.ya?ml$")
+MAX_CORRECTIONS = 20
+"""So many later corrections of a file are looked for."""
+
+_NUMBERED = re.compile(r"_dimensions(\.(?P<number>\d{1,4}))?\.(?P<ending>ya?ml)$")
 _MAX_FILE_BYTES = 64 * 2**20
+
+type _Records = Mapping[DimensionElement, list[DimensionRecord]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,22 +50,51 @@ def dimension_key(values: Mapping[str, object]) -> str:
     return ",".join(f"{name}={value}" for name, value in values.items())
 
 
-def is_correction(name: str) -> bool:
-    """Whether a file of this name corrects dimensions that came before (``…_dimensions.1.yaml``)."""
-    return _CORRECTION_NAME.search(name) is not None
+def correction_number(name: str) -> int:
+    """Which correction a file of this name is: 1 for ``…_dimensions.1.yaml``, 0 for what it corrects."""
+    found = _NUMBERED.search(name)
+    return int(found["number"]) if found and found["number"] else 0
 
 
-def load_dimensions(butler: Butler, file: ResourcePath, *, correction: bool) -> LoadedDimensions:
-    """Put the dimension records of an exported YAML file into the Butler; all of them or none.
+def later_corrections(name: str) -> list[str]:
+    """Names that files with later corrections of the same dimensions would have, as many as are ever looked for."""
+    found = _NUMBERED.search(name)
+    if found is None:
+        return []
+    stem, number = name[: found.start()], correction_number(name)
+    return [f"{stem}_dimensions.{later}.{found['ending']}" for later in range(number + 1, number + 1 + MAX_CORRECTIONS)]
+
+
+def load_dimensions(butler: Butler, files: Sequence[Arrived]) -> list[LoadedDimensions | Exception]:
+    """Put the dimension records of exported YAML files into the Butler; records that are there stay as they are.
 
     Parameters
     ----------
     butler
         Where to.
-    file
-        The YAML, as ``Butler.export`` writes it. Only its dimension records are read.
-    correction
-        Whether records that are there already are changed to the file's; otherwise they stay as they are.
+    files
+        YAMLs, as ``Butler.export`` writes them. Only their dimension records are read.
+
+    Returns
+    -------
+    loaded
+        For each file what it brought, or what is wrong with it: then nothing of it is in, and all of the others is.
+    """
+    results: dict[int, LoadedDimensions | Exception] = {}
+    records: dict[int, _Records] = {}
+    for index, file in enumerate(files):
+        try:
+            records[index] = _read(butler, file)
+        except Exception as error:  # the file is not ours: whatever it does to the reader is its own trouble
+            results[index] = error
+    errors = ingest_in_bulk(list(records.values()), partial(_insert, butler))
+    for position, (index, found) in enumerate(records.items()):
+        results[index] = errors.get(position) or _loaded(found)
+    return [results[index] for index in range(len(files))]
+
+
+def correct_dimensions(butler: Butler, file: Arrived) -> LoadedDimensions:
+    """Change the Butler's dimension records to a correction's, all of them or none; what is missing is added.
 
     Raises
     ------
@@ -68,27 +104,38 @@ def load_dimensions(butler: Butler, file: ResourcePath, *, correction: bool) -> 
     records = _read(butler, file)
     with butler.transaction():
         for element in butler.dimensions.sorted(records):
-            if correction:
-                for record in records[element]:
-                    butler.registry.syncDimensionData(element.name, record, update=True)
-            else:
-                butler.registry.insertDimensionData(element.name, *records[element], skip_existing=True)
+            for record in records[element]:
+                butler.registry.syncDimensionData(element.name, record, update=True)
+    return _loaded(records)
+
+
+def _insert(butler: Butler, files: Sequence[_Records]) -> None:
+    merged: dict[DimensionElement, dict[DataCoordinate, DimensionRecord]] = {}
+    for records in files:
+        for element, some in records.items():
+            first = merged.setdefault(element, {})
+            for record in some:
+                first.setdefault(record.dataId, record)
+    with butler.transaction():
+        for element in butler.dimensions.sorted(merged):
+            butler.registry.insertDimensionData(element.name, *merged[element].values(), skip_existing=True)
+
+
+def _loaded(records: _Records) -> LoadedDimensions:
     keys = {dimension_key(dict(record.dataId.required)) for found in records.values() for record in found}
     exposures = {r.id: r.day_obs for element, found in records.items() if element.name == "exposure" for r in found}
     return LoadedDimensions(frozenset(keys), exposures)
 
 
-def _read(butler: Butler, file: ResourcePath) -> Mapping[DimensionElement, list[DimensionRecord]]:
-    if file.size() > _MAX_FILE_BYTES:
-        raise Rejected(f"is larger than {_MAX_FILE_BYTES:,} bytes, too large for dimensions", str(file))
+def _read(butler: Butler, file: Arrived) -> _Records:
     try:
-        backend = YamlRepoImportBackend(io.StringIO(file.read().decode("utf-8")), butler)
+        backend = YamlRepoImportBackend(io.StringIO(file.read(_MAX_FILE_BYTES).decode("utf-8")), butler)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise Rejected(f"is not YAML: {' '.join(str(error).split())}", str(file)) from error
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise Rejected(f"is not YAML: {' '.join(str(error).split())}", str(file.uri)) from error
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise Rejected(
-            f"is no export of dimension records: {type(error).__name__} {' '.join(str(error).split())}", str(file)
+            f"is no export of dimension records: {type(error).__name__} {' '.join(str(error).split())}", str(file.uri)
         ) from error
     if not backend.dimensions:
-        raise Rejected("holds no dimension records", str(file))
+        raise Rejected("holds no dimension records", str(file.uri))
     return backend.dimensions

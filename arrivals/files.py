@@ -5,8 +5,12 @@ Belongs here: the site's path rules, and comparing size and checksum. Doesn't: w
 
 from __future__ import annotations
 
+import tempfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 from urllib.parse import unquote
 
@@ -18,6 +22,9 @@ from resources.site import PathRule
 
 SAMPLED_ONE_IN = 20
 """With the policy ``sample``, the checksum of one file in so many is computed; which ones depends on the DID alone."""
+
+HEAD_BYTES = 64 * 2**10
+"""How much of a file is read for its headers."""
 
 _CHUNK_BYTES = 2**20
 
@@ -58,8 +65,48 @@ def _is_plain(path: str) -> bool:
     return bool(path) and not path.endswith("/") and not climbs and not any(sign in path for sign in "?#")
 
 
-def verify(file: ResourcePath, *, size: int | None, adler32: str | None, policy: Policy, did: str) -> None:
-    """Compare a file with what was announced.
+@dataclass(frozen=True, slots=True)
+class Arrived:
+    """A file that is here and is the announced one.
+
+    Parameters
+    ----------
+    uri
+        Where it is seen from here.
+    beginning
+        Its first `HEAD_BYTES`, of a file that isn't local and was read for its checksum anyway; else empty.
+    """
+
+    uri: ResourcePath
+    beginning: bytes = b""
+
+    def read(self, limit: int) -> bytes:
+        """Everything that is in it.
+
+        Raises
+        ------
+        resources.errors.Rejected
+            It is larger than the limit.
+        """
+        size = self.uri.size()
+        if size > limit:
+            raise Rejected(f"is larger than {limit:,} bytes", str(self.uri))
+        return self.beginning if self.beginning and len(self.beginning) == size else self.uri.read()
+
+    @contextmanager
+    def head(self) -> Iterator[ResourcePath]:
+        """A local file that begins as this one does: itself, or the first `HEAD_BYTES` of what isn't local."""
+        if self.uri.isLocal:
+            yield self.uri
+            return
+        with tempfile.NamedTemporaryFile(suffix=self.uri.getExtension()) as copy:
+            copy.write(self.beginning or self.uri.read(HEAD_BYTES))
+            copy.flush()
+            yield ResourcePath(copy.name, forceDirectory=False)
+
+
+def verify(file: ResourcePath, *, size: int | None, adler32: str | None, policy: Policy, did: str) -> Arrived:
+    """Compare a file with what was announced, reading it at most once.
 
     Parameters
     ----------
@@ -71,6 +118,11 @@ def verify(file: ResourcePath, *, size: int | None, adler32: str | None, policy:
         Whether the checksum is computed always, for a sample, or never. The size is always compared.
     did
         Decides whether it is in the sample.
+
+    Returns
+    -------
+    arrived
+        The file, with what was kept of it.
 
     Raises
     ------
@@ -85,20 +137,24 @@ def verify(file: ResourcePath, *, size: int | None, adler32: str | None, policy:
         raise Retriable("file is not there", str(file), "is the file system mounted, or the replica gone?") from error
     if size is not None and found != size:
         raise Rejected(f"has {found:,} bytes, but {size:,} were announced", str(file), "have it transferred again")
+    if file.isLocal and not Path(file.ospath).is_file():
+        raise Rejected("is no file", str(file))
     if adler32 is None or policy == "size" or (policy == "sample" and zlib.crc32(did.encode()) % SAMPLED_ONE_IN):
-        return
-    computed = adler32_of(file)
+        return Arrived(file)
+    computed, beginning = _read_through(file)
     if computed != adler32:
         raise Rejected(f"has adler32 {computed}, but {adler32} was announced", str(file), "have it transferred again")
+    return Arrived(file, b"" if file.isLocal else beginning)
 
 
-def adler32_of(file: ResourcePath) -> str:
-    """The adler32 of a file, as eight hex digits."""
-    checksum = 1
+def _read_through(file: ResourcePath) -> tuple[str, bytes]:
+    """The adler32 of a file and its beginning, in one pass."""
+    checksum, beginning = 1, b""
     with file.open("rb") as stream:
         while chunk := stream.read(_CHUNK_BYTES):
             checksum = zlib.adler32(chunk, checksum)
-    return f"{checksum:08x}"
+            beginning = beginning or chunk[:HEAD_BYTES]
+    return f"{checksum:08x}", beginning
 
 
 def zip_transfer(butler: Butler, file: ResourcePath) -> str | None:

@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from itertools import batched
 from types import MappingProxyType
 
 from lsst.daf.butler import Butler
@@ -22,31 +24,37 @@ from lsst.resources import ResourcePath
 from sqlalchemy.exc import DBAPIError
 
 from arrivals.announcement import Kind, Sidecar
-from arrivals.dimensions import LoadedDimensions, dimension_key, is_correction, load_dimensions
-from arrivals.files import locate, verify
+from arrivals.dimensions import (
+    LoadedDimensions,
+    correct_dimensions,
+    correction_number,
+    dimension_key,
+    later_corrections,
+    load_dimensions,
+)
+from arrivals.exposures import KnownExposures
+from arrivals.files import Arrived, locate, verify
 from arrivals.ledger import Ledger
 from arrivals.message import parse_sidecar
 from arrivals.obs_base import ObsBaseRawIngest, ObsBaseVisits
 from arrivals.outcomes import Outcome, is_database_trouble
 from arrivals.products import ProductFile, ProductIngest
-from arrivals.raws import (
-    HeaderRawIngest,
-    HeaderReader,
-    IngestedRaw,
-    KnownExposures,
-    RawFile,
-    RawIngest,
-    header_reader,
-)
+from arrivals.raws import HeaderRawIngest, HeaderReader, IngestedRaw, RawFile, RawIngest, header_reader
 from arrivals.records import LedgerRow
 from arrivals.states import State
 from arrivals.visits import OneToOneVisits, VisitConflict, VisitDefinition
-from arrivals.zips import ingest_zip, member_observations
+from arrivals.zips import ZipMember, ingest_zip, member_observations, read_members
 from resources.errors import Rejected, Retriable, SiteFault
 from resources.site import ArrivalSettings
 
 MAX_PROBLEMS = 50
 """So many problems are listed in a report; all of them are in the ledger."""
+
+_READERS = 4
+"""Threads that look at files."""
+
+_NAMED_MEMBERS = 5
+"""So many unreadable members of a zip are named in its reason."""
 
 _MAX_BATCH = {Kind.DIMENSIONS: 500, Kind.ZIP: 10}
 """Kinds ingested file by file: rows are settled after so many, so that little is done again after a crash."""
@@ -149,11 +157,8 @@ class _Candidate:
     """A row whose file is here and is the announced one."""
 
     row: LedgerRow
-    file: ResourcePath
-
-    @property
-    def sidecar(self) -> Sidecar | None:
-        return parse_sidecar(self.row.sidecar)
+    arrived: Arrived
+    sidecar: Sidecar | None
 
 
 class _Ingest:
@@ -200,22 +205,15 @@ class _Ingest:
         self._problems: list[Problem] = []
 
     def run(self) -> IngestReport:
-        for kind, ingest in (
-            (Kind.DIMENSIONS, self._ingest_dimensions),
-            (Kind.RAW, self._ingest_raws),
-            (Kind.ZIP, self._ingest_zips),
-            (Kind.PRODUCT, self._ingest_products),
-        ):
-            after = 0
-            limit = min(self._settings.ingest_batch, _MAX_BATCH.get(kind, self._settings.ingest_batch))
-            while not self._stopping():
-                rows = self._ledger.pending(
-                    {kind}, day_obs=self._day_obs, undated=self._undated, limit=limit, after=after
-                )
-                if not rows:
-                    break
-                after = rows[-1].row_id
-                self._settle(kind, self._each_file_once(rows, ingest))
+        with ThreadPoolExecutor(_READERS, "arrivals-reader") as readers:
+            for kind, ingest in (
+                (Kind.DIMENSIONS, self._ingest_dimensions),
+                (Kind.RAW, self._ingest_raws),
+                (Kind.ZIP, self._ingest_zips),
+                (Kind.PRODUCT, self._ingest_products),
+            ):
+                for rows, examined in self._batches(kind, readers):
+                    self._settle(kind, self._each_file_once(rows, examined, ingest))
         return IngestReport(
             outcomes=MappingProxyType(dict(self._outcomes)),
             datasets=self._datasets,
@@ -228,39 +226,75 @@ class _Ingest:
 
     # ---- what all kinds have in common
 
+    def _batches(
+        self, kind: Kind, readers: Executor
+    ) -> Iterator[tuple[Sequence[LedgerRow], Sequence[_Candidate | Exception]]]:
+        """Batches of pending rows and their files; while one is ingested, the next one's files are looked at."""
+        limit = min(self._settings.ingest_batch, _MAX_BATCH.get(kind, self._settings.ingest_batch))
+
+        def next_batch(after: int) -> tuple[Sequence[LedgerRow], list[Future[list[_Candidate | Exception]]]]:
+            rows = self._ledger.pending({kind}, day_obs=self._day_obs, undated=self._undated, limit=limit, after=after)
+            share = -(-len(rows) // _READERS) or 1
+            return rows, [readers.submit(self._examine, some) for some in batched(rows, share)]
+
+        batch = next_batch(0)
+        while batch[0] and not self._stopping():
+            rows, examined = batch
+            batch = next_batch(rows[-1].row_id)
+            yield rows, [candidate for some in examined for candidate in some.result()]
+
+    def _examine(self, rows: Sequence[LedgerRow]) -> list[_Candidate | Exception]:
+        """Look at the files, and at nothing else: this runs beside everything."""
+        examined: list[_Candidate | Exception] = []
+        for row in rows:
+            try:
+                file = locate(row.url, self._settings.paths)
+                arrived = verify(file, size=row.bytes, adler32=row.adler32, policy=self._settings.verify, did=row.did)
+                examined.append(_Candidate(row, arrived, parse_sidecar(row.sidecar)))
+            except Exception as error:  # whatever it is, it is this row's, and the others go on
+                examined.append(error)
+        return examined
+
     def _each_file_once(
-        self, rows: Sequence[LedgerRow], ingest: Callable[[Sequence[_Candidate]], Iterable[Outcome]]
+        self,
+        rows: Sequence[LedgerRow],
+        examined: Sequence[_Candidate | Exception],
+        ingest: Callable[[Sequence[_Candidate]], Iterable[Outcome]],
     ) -> list[Outcome]:
-        """Settle repeated announcements, look at the files, and ingest those that are as announced."""
+        """Tell repeated announcements, and ingest the files that are as announced."""
         before = self._ledger.ingested_contents({(row.scope, row.name) for row in rows})
         outcomes: list[Outcome] = []
         candidates: list[_Candidate] = []
         firsts: dict[str, LedgerRow] = {}
         repetitions: list[LedgerRow] = []
-        for row in rows:
+        rivals: list[tuple[LedgerRow, _Candidate | Exception]] = []
+        for row, found in zip(rows, examined, strict=True):
             content = before.get((row.scope, row.name))
             first = firsts.get(row.did)
             if content is not None:
                 outcomes.append(_repetition_of(row, content))
-            elif first is not None and _content(first) != _content(row):
-                outcomes.append(Outcome.quarantined(row, _other_content(_content(first), _content(row))))
             elif first is not None:
-                repetitions.append(row)
+                if _differ(_content(first), _content(row)):
+                    rivals.append((row, found))
+                else:
+                    repetitions.append(row)
             else:
                 firsts[row.did] = row
-                try:
-                    candidates.append(self._candidate(row))
-                except Exception as error:  # whatever it is, it is this row's, and the others go on
-                    outcomes.append(Outcome.failed(row, error))
+                if isinstance(found, _Candidate):
+                    candidates.append(found)
+                else:
+                    outcomes.append(Outcome.failed(row, found))
         if candidates:
             outcomes += ingest(candidates)
-        by_did = {outcome.row.did: outcome for outcome in outcomes if outcome.row.did in firsts}
-        return outcomes + [by_did[row.did].for_repetition(row) for row in repetitions]
-
-    def _candidate(self, row: LedgerRow) -> _Candidate:
-        file = locate(row.url, self._settings.paths)
-        verify(file, size=row.bytes, adler32=row.adler32, policy=self._settings.verify, did=row.did)
-        return _Candidate(row, file)
+        of_firsts = {outcome.row.row_id: outcome for outcome in outcomes}
+        outcomes += [of_firsts[firsts[row.did].row_id].for_repetition(row) for row in repetitions]
+        # Of one file announced with two contents, the first counts, unless it is the one that was wrong.
+        beaten = [pair for pair in rivals if of_firsts[firsts[pair[0].did].row_id].state is State.INGESTED]
+        outcomes += [_repetition_of(row, _content(firsts[row.did])) for row, _ in beaten]
+        others = [pair for pair in rivals if pair not in beaten]
+        if others:
+            outcomes += self._each_file_once([row for row, _ in others], [found for _, found in others], ingest)
+        return outcomes
 
     def _settle(self, kind: Kind, outcomes: Sequence[Outcome]) -> None:
         now = datetime.now(UTC)
@@ -276,29 +310,55 @@ class _Ingest:
     # ---- kind by kind
 
     def _ingest_dimensions(self, candidates: Sequence[_Candidate]) -> list[Outcome]:
-        outcomes = []
-        woken: set[str] = set()
-        for candidate in candidates:
-            try:
-                loaded = load_dimensions(self._butler, candidate.file, correction=is_correction(candidate.row.name))
-            except Exception as error:  # the file is not ours: whatever it does to the Butler is this row's trouble
-                outcomes.append(Outcome.failed(candidate.row, error))
-                continue
-            outcomes.append(_loaded(candidate.row, loaded))
-            woken |= loaded.keys
-        self._ledger.wake(woken)
-        return outcomes
+        corrections = sorted(
+            (candidate for candidate in candidates if correction_number(candidate.row.name)),
+            key=lambda candidate: correction_number(candidate.row.name),
+        )
+        originals = [candidate for candidate in candidates if not correction_number(candidate.row.name)]
+        loaded = load_dimensions(self._butler, [candidate.arrived for candidate in originals])
+        outcomes = [
+            Outcome.failed(candidate.row, found) if isinstance(found, Exception) else _loaded(candidate.row, found)
+            for candidate, found in zip(originals, loaded, strict=True)
+        ]
+        self._ledger.wake({key for found in loaded if isinstance(found, LoadedDimensions) for key in found.keys})
+        return outcomes + [self._correct(candidate) for candidate in corrections]
+
+    def _correct(self, candidate: _Candidate) -> Outcome:
+        """Apply a correction, unless a later one is in: corrections may come in any order too."""
+        row = candidate.row
+        later = self._ledger.ingested_contents({(row.scope, name) for name in later_corrections(row.name)})
+        try:
+            if later:
+                [loaded] = load_dimensions(self._butler, [candidate.arrived])
+                if isinstance(loaded, Exception):
+                    return Outcome.failed(row, loaded)
+                newest = max((name for _, name in later), key=correction_number)
+                return _loaded(row, loaded, f"changed nothing: {newest} is later and came before")
+            loaded = correct_dimensions(self._butler, candidate.arrived)
+        except Exception as error:  # the file is not ours: whatever it does to the Butler is this row's trouble
+            return Outcome.failed(row, error)
+        self._known.forget(loaded.exposures)
+        corrected = self._visits.correct(loaded.exposures)
+        self._conflicts |= {conflict.visit: conflict for conflict in corrected.conflicts}
+        self._ledger.wake(loaded.keys)
+        return _loaded(row, loaded, *map(str, corrected.conflicts))
 
     def _ingest_raws(self, candidates: Sequence[_Candidate]) -> list[Outcome]:
         if self._raws is None:
-            way = HeaderRawIngest if self._reads_headers else ObsBaseRawIngest
-            self._raws = way(self._butler, self._instrument, self._known)
-        results = self._raws.ingest([RawFile(candidate.file, candidate.sidecar) for candidate in candidates])
-        noted = self._define_visits(result for result in results if isinstance(result, IngestedRaw))
+            self._raws = (
+                HeaderRawIngest(self._butler, self._instrument, self._known, self._visits.needs_footprints)
+                if self._reads_headers
+                else ObsBaseRawIngest(self._butler, self._instrument, self._known)
+            )
+        results = self._raws.ingest([RawFile(candidate.arrived, candidate.sidecar) for candidate in candidates])
+        remarks = self._define_visits([result for result in results if isinstance(result, IngestedRaw)])
         return [
-            replace(
-                Outcome.ingested(candidate.row, 1, day_obs=result.day_obs, exposure=result.exposure),
-                reason=noted.get(result.exposure, ""),
+            Outcome.ingested(
+                candidate.row,
+                1,
+                remarks=(result.remark, remarks.get(result.exposure, "")),
+                day_obs=result.day_obs,
+                exposure=result.exposure,
             )
             if isinstance(result, IngestedRaw)
             else Outcome.failed(candidate.row, result)
@@ -306,46 +366,64 @@ class _Ingest:
         ]
 
     def _ingest_zips(self, candidates: Sequence[_Candidate]) -> list[Outcome]:
-        outcomes = []
-        for candidate in candidates:
+        members: dict[int, list[ZipMember]] = {}
+        failed: dict[int, Exception] = {}
+        for index, candidate in enumerate(candidates):
             try:
-                raws = self._with_footprints(
-                    candidate.file, ingest_zip(self._butler, candidate.file, self._name, self._known)
-                )
-            except Exception as error:  # the file is not ours: whatever it does to the Butler is this row's trouble
-                outcomes.append(Outcome.failed(candidate.row, error))
-                continue
-            noted = self._define_visits(raws)
+                members[index] = read_members(self._butler, candidate.arrived.uri)
+            except Exception as error:  # the file is not ours: whatever it does to us is this row's trouble
+                failed[index] = error
+        self._known.look_up({m.exposure for some in members.values() for m in some if m.is_raw})
+        ingested: dict[int, list[IngestedRaw]] = {}
+        for index, some in members.items():
+            file = candidates[index].arrived.uri
+            try:
+                ingested[index] = ingest_zip(self._butler, file, some, self._name, self._known)
+            except Exception as error:  # likewise
+                failed[index] = error
+        unreadable: dict[int, str] = {}
+        for index, raws in ingested.items():
+            ingested[index], unreadable[index] = self._with_footprints(
+                candidates[index].arrived.uri, raws, members[index]
+            )
+        remarks = self._define_visits([raw for raws in ingested.values() for raw in raws])
+        outcomes = [Outcome.failed(candidates[index].row, error) for index, error in failed.items()]
+        for index, raws in ingested.items():
             first = raws[0]
-            outcome = Outcome.ingested(candidate.row, len(raws), day_obs=first.day_obs, exposure=first.exposure)
-            outcomes.append(replace(outcome, reason=noted.get(first.exposure, "")))
+            noted = (unreadable[index], *(remarks.get(exposure, "") for exposure in {raw.exposure for raw in raws}))
+            row = candidates[index].row
+            outcomes.append(
+                Outcome.ingested(row, len(raws), remarks=noted, day_obs=first.day_obs, exposure=first.exposure)
+            )
         return outcomes
 
-    def _with_footprints(self, file: ResourcePath, raws: list[IngestedRaw]) -> list[IngestedRaw]:
-        """Read those members' headers that the definition of visits asks for."""
-        wanted = {(r.exposure, r.detector) for r in raws if self._visits.needs_footprint(r.exposure, r.detector)}
+    def _with_footprints(
+        self, file: ResourcePath, raws: list[IngestedRaw], members: Sequence[ZipMember]
+    ) -> tuple[list[IngestedRaw], str]:
+        """Read those members' headers that the definition of visits asks for; and say which can't be read."""
+        wanted = self._visits.needs_footprints({(raw.exposure, raw.detector) for raw in raws})
         if not wanted:
-            return raws
-        observations = member_observations(self._butler, file, header_reader(self._instrument), wanted)
-        return [replace(raw, observation=observations.get((raw.exposure, raw.detector))) for raw in raws]
+            return raws, ""
+        asked = [member for member in members if (member.exposure, member.detector) in wanted]
+        observations, unreadable = member_observations(file, header_reader(self._instrument), asked)
+        with_headers = [replace(raw, observation=observations.get((raw.exposure, raw.detector))) for raw in raws]
+        return with_headers, _unreadable_members(unreadable, len(raws))
 
     def _ingest_products(self, candidates: Sequence[_Candidate]) -> list[Outcome]:
         outcomes = []
         products: list[tuple[LedgerRow, ProductFile]] = []
         for candidate in candidates:
-            sidecar = candidate.sidecar
-            if sidecar is None:
+            if candidate.sidecar is None:
                 outcomes.append(Outcome.failed(candidate.row, Rejected("has no sidecar", candidate.row.did)))
             else:
-                products.append((candidate.row, ProductFile(candidate.file, sidecar)))
+                products.append((candidate.row, ProductFile(candidate.arrived.uri, candidate.sidecar)))
         errors = self._products.ingest([product for _, product in products])
         for (row, _), error in zip(products, errors, strict=True):
             outcomes.append(Outcome.ingested(row, 1) if error is None else Outcome.failed(row, error))
         return outcomes
 
-    def _define_visits(self, raws: Iterable[IngestedRaw]) -> Mapping[int, str]:
+    def _define_visits(self, raws: Sequence[IngestedRaw]) -> Mapping[int, str]:
         """Define visits, wake what waited for them or their exposures, and return conflicts by exposure."""
-        raws = list(raws)
         exposures = {raw.exposure for raw in raws}
         defined = self._visits.define(raws)
         self._exposures |= exposures
@@ -354,27 +432,42 @@ class _Ingest:
         keys = {dimension_key({"instrument": self._name, "exposure": exposure}) for exposure in exposures}
         keys |= {dimension_key({"instrument": self._name, "visit": visit}) for visit in defined.visits}
         self._ledger.wake(keys)
-        return {conflict.visit: f"ingested, but {conflict}" for conflict in defined.conflicts}
+        return {conflict.visit: str(conflict) for conflict in defined.conflicts}
 
 
-def _loaded(row: LedgerRow, loaded: LoadedDimensions) -> Outcome:
+def _loaded(row: LedgerRow, loaded: LoadedDimensions, *remarks: str) -> Outcome:
     exposure, day_obs = next(iter(loaded.exposures.items())) if len(loaded.exposures) == 1 else (None, None)
-    return Outcome.ingested(row, 0, day_obs=day_obs, exposure=exposure)
+    return Outcome.ingested(row, 0, remarks=remarks, day_obs=day_obs, exposure=exposure)
 
 
-def _content(row: LedgerRow) -> tuple[int | None, str]:
+def _unreadable_members(unreadable: Mapping[tuple[int, int], str], count: int) -> str:
+    if not unreadable:
+        return ""
+    named = ", ".join(f"{detector} ({why})" for (_, detector), why in sorted(unreadable.items())[:_NAMED_MEMBERS])
+    return f"the headers of {len(unreadable)} of its {count} members can't be read: detector {named}"
+
+
+type _Content = tuple[int | None, str]
+"""Size and adler32, as far as they were announced."""
+
+
+def _content(row: LedgerRow) -> _Content:
     return row.bytes, row.adler32 or ""
 
 
-def _repetition_of(row: LedgerRow, content: tuple[int | None, str]) -> Outcome:
-    if content == _content(row):
-        return Outcome(row, State.DUPLICATE, "announced and ingested before")
-    return Outcome.quarantined(row, _other_content(content, _content(row)))
-
-
-def _other_content(first: tuple[int | None, str], second: tuple[int | None, str]) -> str:
+def _differ(first: _Content, second: _Content) -> bool:
+    """Whether two announcements can't be of the same file; what wasn't announced differs from nothing."""
     (size, adler32), (other_size, other_adler32) = first, second
-    return (
+    sizes_differ = size is not None and other_size is not None and size != other_size
+    return sizes_differ or bool(adler32 and other_adler32 and adler32 != other_adler32)
+
+
+def _repetition_of(row: LedgerRow, content: _Content) -> Outcome:
+    if not _differ(content, _content(row)):
+        return Outcome(row, State.DUPLICATE, "announced and ingested before")
+    (size, adler32), (other_size, other_adler32) = content, _content(row)
+    return Outcome.quarantined(
+        row,
         f"the same DID was announced with other content before: {size} bytes, adler32 {adler32 or 'unknown'}, "
-        f"now {other_size} bytes, adler32 {other_adler32 or 'unknown'}"
+        f"now {other_size} bytes, adler32 {other_adler32 or 'unknown'}",
     )

@@ -6,17 +6,18 @@ Belongs here: ``RawIngestTask`` and ``DefineVisitsTask`` behind `arrivals.raws.R
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from importlib import import_module
 from types import ModuleType
 from typing import Any, cast
 
 from lsst.daf.butler import Butler, FileDataset
-from lsst.daf.butler.registry import ConflictingDefinitionError
 from lsst.pipe.base import Instrument
 from lsst.resources import ResourcePath
 
-from arrivals.raws import IngestedRaw, KnownExposures, RawFile
+from arrivals.exposures import KnownExposures
+from arrivals.outcomes import ingest_in_bulk, is_database_trouble
+from arrivals.raws import IngestedRaw, RawFile
 from arrivals.visits import DefinedVisits, VisitConflict
 from resources.errors import Rejected, SiteFault
 
@@ -70,24 +71,31 @@ class ObsBaseRawIngest:
         )
 
     def ingest(self, raws: Sequence[RawFile]) -> list[IngestedRaw | Exception]:
-        """Ingest a batch; see `arrivals.raws.RawIngest`. Exposures that the task fails whole are tried file by file."""
-        self._run(raws)
-        failed = [raw for raw in raws if raw.file in self._errors]
-        if len(raws) > 1:
-            for raw in failed:
-                del self._errors[raw.file]
-                self._run([raw])
+        """Ingest a batch; see `arrivals.raws.RawIngest`."""
+        self._attempt(raws)
         results = [self._result(raw) for raw in raws]
         self._ingested.clear()
         self._errors.clear()
         return results
 
+    def _attempt(self, raws: Sequence[RawFile]) -> None:
+        """Run the task; exposures that it fails whole are halved until the bad files stand alone."""
+        self._run(raws)
+        failed = [raw for raw in raws if _is_shared_blame(self._errors.get(raw.file))]
+        if len(raws) == 1 or not failed:
+            return
+        for raw in failed:
+            del self._errors[raw.file]
+        middle = (len(failed) + 1) // 2
+        for half in filter(None, (failed[:middle], failed[middle:])):
+            self._attempt(half)
+
     def _run(self, raws: Sequence[RawFile]) -> None:
         try:
             self._task.run([raw.file for raw in raws], group_files=False, skip_existing_exposures=True)
-        except RuntimeError as error:  # says only that something failed; the callbacks were told what
+        except Exception as error:  # mostly it says only that something failed, and the callbacks were told what
             if not any(raw.file in self._errors for raw in raws):
-                self._errors.update({raw.file: error for raw in raws})
+                self._errors.update({raw.file: error for raw in raws if raw.file not in self._ingested})
 
     def _result(self, raw: RawFile) -> IngestedRaw | Exception:
         if raw.file in self._errors:
@@ -125,6 +133,11 @@ class ObsBaseRawIngest:
             self._errors[ResourcePath(file.filename)] = error
 
 
+def _is_shared_blame(error: Exception | None) -> bool:
+    """Whether an error may be another file's: not if a header was bad, nor if the database was away."""
+    return error is not None and not isinstance(error, Rejected) and not is_database_trouble(error)
+
+
 class ObsBaseVisits:
     """Visits by ``DefineVisitsTask``, in whatever visit systems the site's configuration names.
 
@@ -145,21 +158,37 @@ class ObsBaseVisits:
         self._name: str = instrument.getName()
         self._run: str = instrument.makeDefaultRawIngestRunName()
 
-    def needs_footprint(self, exposure: int, detector: int) -> bool:
-        """Never: the task reads what it needs from the Butler."""
-        return False
+    def needs_footprints(self, members: Collection[tuple[int, int]]) -> Collection[tuple[int, int]]:
+        """None: the task reads what it needs from the Butler."""
+        return ()
 
     def define(self, raws: Iterable[IngestedRaw]) -> DefinedVisits:
         """Define visits; see `arrivals.visits.VisitDefinition`."""
-        defined: set[int] = set()
-        conflicts: list[VisitConflict] = []
-        for exposure in sorted({raw.exposure for raw in raws}):
-            data_id = {"instrument": self._name, "exposure": exposure}
-            try:
-                self._task.run([data_id], collections=self._run, incremental=True)
-            except ConflictingDefinitionError as error:
-                conflicts.append(VisitConflict(exposure, " ".join(str(error).split())))
-                continue
-            records = self._butler.query_dimension_records("visit_definition", data_id=data_id, explain=False)
-            defined |= {record.visit for record in records}
-        return DefinedVisits(frozenset(defined), tuple(conflicts))
+        return self._run_task(sorted({raw.exposure for raw in raws}), incremental=True)
+
+    def correct(self, exposures: Collection[int]) -> DefinedVisits:
+        """Correct visits; see `arrivals.visits.VisitDefinition`."""
+        return self._run_task([e for e in sorted(exposures) if self._visits_of(e)], update_records=True)
+
+    def _run_task(self, exposures: Sequence[int], **how: bool) -> DefinedVisits:
+        """Have the visits of all exposures defined at once; if they can't be, one by one, to see whose fault it is."""
+        errors = ingest_in_bulk(
+            exposures,
+            lambda some: self._task.run([self._data_id(e) for e in some], collections=self._run, **how),
+        )
+        conflicts = []
+        for position, error in errors.items():
+            if is_database_trouble(error):
+                raise error
+            conflicts.append(VisitConflict(exposures[position], " ".join(str(error).split())))
+        good = [exposure for position, exposure in enumerate(exposures) if position not in errors]
+        return DefinedVisits(frozenset().union(*map(self._visits_of, good)), tuple(conflicts))
+
+    def _visits_of(self, exposure: int) -> frozenset[int]:
+        records = self._butler.query_dimension_records(
+            "visit_definition", data_id=self._data_id(exposure), explain=False
+        )
+        return frozenset(record.visit for record in records)
+
+    def _data_id(self, exposure: int) -> dict[str, Any]:
+        return {"instrument": self._name, "exposure": exposure}

@@ -7,7 +7,7 @@ Doesn't: raising the errors, or storing the states.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Self
@@ -27,7 +27,14 @@ FIRST_RETRY_S = 20.0
 LOOK_AGAIN_S = 900.0
 """What waits for dimensions is looked at after about this long even if nothing woke it: others use the Butler too."""
 
+CLOCK_TOLERANCE = timedelta(hours=1)
+"""By so much a message's time may be ahead of the time at which it was received."""
+
 _REASON_CHARACTERS = 600
+
+
+class AlreadyThere(OperatorError):
+    """What was announced is in the Butler, from elsewhere; there is nothing to do about it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +64,18 @@ class Outcome:
 
     @classmethod
     def ingested(
-        cls, row: LedgerRow, datasets: int, *, day_obs: int | None = None, exposure: int | None = None
+        cls,
+        row: LedgerRow,
+        datasets: int,
+        *,
+        remarks: Iterable[str] = (),
+        day_obs: int | None = None,
+        exposure: int | None = None,
     ) -> Self:
-        """It is in the Butler."""
-        return cls(row, State.INGESTED, datasets=datasets, day_obs=day_obs, exposure=exposure)
+        """It is in the Butler; remarks say what an operator should know nevertheless."""
+        noted = "; ".join(filter(None, (*remarks, _clock_remark(row))))
+        reason = f"ingested, but {noted}"[:_REASON_CHARACTERS] if noted else ""
+        return cls(row, State.INGESTED, reason, datasets=datasets, day_obs=day_obs, exposure=exposure)
 
     @classmethod
     def failed(cls, row: LedgerRow, error: Exception) -> Self:
@@ -74,6 +89,8 @@ class Outcome:
         if isinstance(error, SiteFault):
             raise error
         reason = _one_line(error)
+        if isinstance(error, AlreadyThere):
+            return cls(row, State.DUPLICATE, reason)
         if isinstance(error, Waiting):
             return cls(row, State.WAITING, reason, waits_for=error.where, retry_s=_jittered(LOOK_AGAIN_S))
         if is_retriable(error) and row.attempts + 1 < MAX_ATTEMPTS:
@@ -156,6 +173,13 @@ def ingest_in_bulk[T](items: Sequence[T], ingest: Callable[[Sequence[T]], None])
     if items:
         attempt(0, len(items))
     return errors
+
+
+def _clock_remark(row: LedgerRow) -> str:
+    """What is odd about the message's times: files don't come from the future."""
+    if row.transferred_at is None or row.transferred_at <= row.received_at + CLOCK_TOLERANCE:
+        return ""
+    return f"its message comes from the future: transferred at {row.transferred_at:%Y-%m-%d %H:%M} UTC"
 
 
 def _one_line(error: Exception) -> str:

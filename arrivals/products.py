@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -26,8 +27,9 @@ from lsst.daf.butler.registry import ConflictingDefinitionError
 from lsst.resources import ResourcePath
 
 from arrivals.announcement import Sidecar
+from arrivals.datasets import ingest_files
 from arrivals.dimensions import dimension_key
-from arrivals.outcomes import ingest_in_bulk
+from arrivals.outcomes import ingest_in_bulk, is_database_trouble
 from resources.errors import Rejected, SiteFault, Waiting
 
 _OF_THE_INSTRUMENT = frozenset({"detector", "physical_filter"})
@@ -65,30 +67,36 @@ class ProductIngest:
         self._may_register = register_dataset_types
         self._calibration_collection = calibration_collection
         self._dataset_types: dict[str, DatasetType] = {}
+        self._announced_types: dict[tuple[str, tuple[str, ...], str, bool], DatasetType] = {}
         self._known_records: set[str] = set()
 
     def ingest(self, products: Sequence[ProductFile]) -> list[Exception | None]:
         """Ingest a batch; the answer has one entry a file: nothing, or what is wrong with it."""
-        results: list[Exception | None] = [None] * len(products)
-        datasets: dict[int, FileDataset] = {}
+        results: dict[int, Exception] = {}
+        refs: dict[int, DatasetRef] = {}
         for index, product in enumerate(products):
             try:
-                datasets[index] = FileDataset(path=product.file, refs=[self._reference(product.sidecar)])
+                refs[index] = self._reference(product.sidecar)
             except SiteFault:
                 raise
             except Exception as error:  # sidecars are not ours: whatever one does to the Butler is its own trouble
                 results[index] = error
+        missing = self._look_for_records([ref.dataId for ref in refs.values()])
+        results |= {index: error for index, error in zip(refs, missing, strict=True) if error is not None}
+        results |= self._settle_new_types({index: ref for index, ref in refs.items() if index not in results})
+        datasets = {i: FileDataset(products[i].file, [ref]) for i, ref in refs.items() if i not in results}
         indexes = list(datasets)
-        for position, cause in ingest_in_bulk(list(datasets.values()), self._ingest_datasets).items():
+        for position, cause in ingest_files(self._butler, list(datasets.values())).items():
             results[indexes[position]] = cause
         if self._calibration_collection is not None:
-            ingested = [i for i in indexes if results[i] is None and products[i].sidecar.is_calibration]
-            refs = [datasets[index].refs[0] for index in ingested]
-            for position, cause in ingest_in_bulk(refs, self._certify).items():
-                results[ingested[position]] = Rejected(
-                    f"is in the Butler, but was not certified: {cause}", self._calibration_collection
+            ingested = [i for i in indexes if i not in results and products[i].sidecar.is_calibration]
+            for position, cause in ingest_in_bulk([refs[index] for index in ingested], self._certify).items():
+                results[ingested[position]] = (
+                    cause
+                    if is_database_trouble(cause)
+                    else Rejected(f"is in the Butler, but was not certified: {cause}", self._calibration_collection)
                 )
-        return results
+        return [results.get(index) for index in range(len(products))]
 
     def _reference(self, sidecar: Sidecar) -> DatasetRef:
         values = dict(sidecar.data_id)
@@ -104,39 +112,32 @@ class ProductIngest:
             )
         except (ValueError, TypeError, LookupError) as error:
             raise Rejected(f"the data ID is wrong: {error}", "rubin_sidecar") from error
-        self._look_for_records(data_id)
-        # From now on others have to agree with this one, which Butler.ingest registers if it is new.
-        self._dataset_types.setdefault(dataset_type.name, dataset_type)
         return DatasetRef(dataset_type, data_id, run=sidecar.run, id=UUID(sidecar.dataset_id))
 
     def _agreed(self, sidecar: Sidecar) -> DatasetType:
         """The Butler's own dataset type, with which the sidecar's has to agree; the sidecar's if it is a new one."""
         announced = self._announced(sidecar)
-        known = self._dataset_types.get(sidecar.dataset_type)
+        known = self._dataset_types.get(announced.name)
         if known is None:
             try:
-                known = self._butler.get_dataset_type(sidecar.dataset_type)
+                known = self._butler.get_dataset_type(announced.name)
             except MissingDatasetTypeError as error:
                 if self._may_register:
                     return announced
                 raise Rejected(
                     "unknown dataset type", announced.name, "register it, or set arrivals.register_dataset_types"
                 ) from error
-        if announced.dimensions != known.dimensions or announced.isCalibration() != known.isCalibration():
-            raise Rejected(f"dataset type was announced as {announced}, but is registered as {known}", known.name)
-        if announced.storageClass_name != known.storageClass_name and not announced.is_compatible_with(known):
-            raise Rejected(
-                f"storage class {announced.storageClass_name} was announced, "
-                f"which is no {known.storageClass_name} as registered",
-                known.name,
-            )
-        return known
+            self._dataset_types[announced.name] = known
+        return _agreement(announced, known)
 
     def _announced(self, sidecar: Sidecar) -> DatasetType:
+        definition = (sidecar.dataset_type, sidecar.dimensions, sidecar.storage_class, sidecar.is_calibration)
+        if definition in self._announced_types:
+            return self._announced_types[definition]
         if sidecar.storage_class not in StorageClassFactory():
             raise Rejected(f"unknown storage class {sidecar.storage_class}", sidecar.dataset_type)
         try:
-            return DatasetType(
+            dataset_type = DatasetType(
                 sidecar.dataset_type,
                 sidecar.dimensions,
                 sidecar.storage_class,
@@ -145,26 +146,61 @@ class ProductIngest:
             )
         except (ValueError, KeyError, TypeError, LookupError) as error:
             raise Rejected(f"dataset type can't be: {error}", sidecar.dataset_type) from error
+        self._announced_types[definition] = dataset_type
+        return dataset_type
 
-    def _look_for_records(self, data_id: DataCoordinate) -> None:
-        """Make sure that the Butler has the records that a data ID needs; each is looked for once."""
-        universe = self._butler.dimensions
+    def _settle_new_types(self, refs: Mapping[int, DatasetRef]) -> dict[int, Exception]:
+        """Let the first of those that can go in define what a new dataset type is, which `Butler.ingest` registers."""
+        errors: dict[int, Exception] = {}
+        for index, ref in refs.items():
+            known = self._dataset_types.setdefault(ref.datasetType.name, ref.datasetType)
+            try:
+                _agreement(ref.datasetType, known)
+            except Rejected as error:
+                errors[index] = error
+        return errors
+
+    def _look_for_records(self, data_ids: Sequence[DataCoordinate]) -> list[Exception | None]:
+        """What each data ID lacks in the Butler, with one query a dimension for all that is new here."""
+        needed = [self._needed_records(data_id) for data_id in data_ids]
+        unknown: dict[str, dict[str, DataCoordinate]] = {}
+        for records in needed:
+            for key, (dimension, subset) in records.items():
+                if key not in self._known_records:
+                    unknown.setdefault(dimension, {})[key] = subset
+        errors: dict[str, Exception] = {}
+        for dimension, subsets in unknown.items():
+            keys = list(subsets)
+            found = ingest_in_bulk(list(subsets.values()), partial(self._find_records, dimension))
+            errors |= {keys[position]: error for position, error in found.items()}
+        return [self._first_lack(records, errors) for records in needed]
+
+    def _needed_records(self, data_id: DataCoordinate) -> dict[str, tuple[str, DataCoordinate]]:
+        """By their keys, the records that have to be there before a dataset of this data ID."""
+        needed = {}
         for name in data_id.dimensions.required:
-            dimension = universe.dimensions[name]
-            if not dimension.has_own_table:
-                continue
-            values = {key: data_id[key] for key in dimension.required.names}
-            key = dimension_key(values)
-            if key in self._known_records:
-                continue
-            if not self._butler.query_dimension_records(name, data_id=values, limit=1, explain=False):
-                if name in _OF_THE_INSTRUMENT:
-                    raise Rejected(f"{self._instrument} has no {name} {data_id[name]}", "rubin_sidecar")
-                raise Waiting("waits for its dimensions", key)
-            self._known_records.add(key)
+            dimension = self._butler.dimensions.dimensions[name]
+            if dimension.has_own_table:
+                subset = data_id.subset(dimension.minimal_group)
+                needed[dimension_key(dict(subset.required))] = name, subset
+        return needed
 
-    def _ingest_datasets(self, datasets: Sequence[FileDataset]) -> None:
-        self._butler.ingest(*datasets, transfer="split", skip_existing=True)
+    def _find_records(self, dimension: str, data_ids: Sequence[DataCoordinate]) -> None:
+        with self._butler.query() as query:
+            for record in query.join_data_coordinates(data_ids).dimension_records(dimension):
+                self._known_records.add(dimension_key(dict(record.dataId.required)))
+
+    def _first_lack(
+        self, needed: Mapping[str, tuple[str, DataCoordinate]], errors: Mapping[str, Exception]
+    ) -> Exception | None:
+        for key, (name, data_id) in needed.items():
+            if key in errors:
+                return errors[key]
+            if key not in self._known_records:
+                if name in _OF_THE_INSTRUMENT:
+                    return Rejected(f"{self._instrument} has no {name} {data_id[name]}", "rubin_sidecar")
+                return Waiting("waits for its dimensions", key)
+        return None
 
     def _certify(self, refs: Sequence[DatasetRef]) -> None:
         collection = self._calibration_collection
@@ -186,3 +222,18 @@ class ProductIngest:
             for name in dataset_types
             for association in self._butler.registry.queryDatasetAssociations(name, collections=[collection])
         }
+
+
+def _agreement(announced: DatasetType, known: DatasetType) -> DatasetType:
+    """The known dataset type, if what was announced can be one."""
+    if announced == known:
+        return known
+    if announced.dimensions != known.dimensions or announced.isCalibration() != known.isCalibration():
+        raise Rejected(f"dataset type was announced as {announced}, but is registered as {known}", known.name)
+    if announced.storageClass_name != known.storageClass_name and not announced.is_compatible_with(known):
+        raise Rejected(
+            f"storage class {announced.storageClass_name} was announced, "
+            f"which is no {known.storageClass_name} as registered",
+            known.name,
+        )
+    return known

@@ -1,38 +1,28 @@
-"""Raws into the Butler: from a file's header to dimension records and a dataset.
+"""Raws into the Butler: from a file's header or sidecar to a dataset.
 
-Belongs here: the interface that an instrument offers, exposure records made from headers, and the ingest of single
-files.
-Doesn't: zips (`arrivals.zips`), visits (`arrivals.visits`), or which rows are ingested (`arrivals.ingest`).
+Belongs here: the interface that an instrument offers, and the ingest of single files. Doesn't: records of exposures
+(`arrivals.exposures`), zips (`arrivals.zips`), visits (`arrivals.visits`), or which rows are ingested
+(`arrivals.ingest`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, cast, runtime_checkable
 
-import astropy.units as u
 from astro_metadata_translator import ObservationInfo
-from astropy.time import Time, TimeDelta
-from lsst.daf.butler import (
-    Butler,
-    DataCoordinate,
-    DatasetIdGenEnum,
-    DatasetRef,
-    DatasetType,
-    DimensionRecord,
-    FileDataset,
-    Timespan,
-)
+from lsst.daf.butler import Butler, DataCoordinate, DatasetIdGenEnum, DatasetRef, DatasetType, FileDataset
 from lsst.pipe.base import Instrument
 from lsst.resources import ResourcePath
 from lsst.sphgeom import ConvexPolygon
 
 from arrivals.announcement import Sidecar
+from arrivals.datasets import ingest_files
+from arrivals.exposures import KnownExposures, exposure_records
+from arrivals.files import Arrived
 from arrivals.outcomes import ingest_in_bulk
 from resources.errors import Rejected, Retriable, SiteFault
-
-SECONDS_A_DAY = 86400.0
 
 
 class Observation(Protocol):
@@ -58,8 +48,13 @@ class HeaderReader(Protocol):
 class RawFile:
     """A raw to be ingested, and what was announced about it."""
 
-    file: ResourcePath
+    arrived: Arrived
     sidecar: Sidecar | None = None
+
+    @property
+    def file(self) -> ResourcePath:
+        """Where it is."""
+        return self.arrived.uri
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,12 +67,15 @@ class IngestedRaw:
         Its data ID.
     observation
         Its header, where that was read on the way.
+    remark
+        What an operator should know about it although it is in.
     """
 
     exposure: int
     detector: int
     day_obs: int
     observation: Observation | None = None
+    remark: str = ""
 
 
 class RawIngest(Protocol):
@@ -85,55 +83,6 @@ class RawIngest(Protocol):
 
     def ingest(self, raws: Sequence[RawFile]) -> list[IngestedRaw | Exception]:
         """Ingest a batch; the answer has one entry a file, in their order, and a second call changes nothing."""
-
-
-class KnownExposures:
-    """The Butler's exposures and detectors of one instrument, each looked up once."""
-
-    def __init__(self, butler: Butler, instrument: str) -> None:
-        self._butler = butler
-        self._instrument = instrument
-        self._expanded: dict[int, DataCoordinate] = {}
-        self._detectors: dict[int, DimensionRecord] = {}
-
-    @property
-    def detectors(self) -> Mapping[int, DimensionRecord]:
-        """Records of all detectors, by id.
-
-        Raises
-        ------
-        resources.errors.SiteFault
-            The Butler doesn't know the instrument.
-        """
-        if not self._detectors:
-            records = self._butler.query_dimension_records(
-                "detector", instrument=self._instrument, limit=None, explain=False
-            )
-            if not records:
-                raise SiteFault(
-                    f"the Butler doesn't know the instrument {self._instrument}", "butler", "register it first"
-                )
-            self._detectors = {record.id: record for record in records}
-        return self._detectors
-
-    def look_up(self, exposures: Iterable[int]) -> dict[int, DataCoordinate]:
-        """Expanded data IDs of those exposures that the Butler knows, with one query for all that are new here."""
-        wanted = set(exposures)
-        unknown = wanted - self._expanded.keys()
-        if unknown and self.detectors:
-            with self._butler.query() as query:
-                found = (
-                    query.where("exposure IN (:ids)", bind={"ids": sorted(unknown)}, instrument=self._instrument)
-                    .data_ids(["exposure"])
-                    .with_dimension_records()
-                )
-                self._expanded |= {int(cast(int, data_id["exposure"])): data_id for data_id in found}
-        return {exposure: self._expanded[exposure] for exposure in wanted & self._expanded.keys()}
-
-    def record(self, exposure: int) -> DimensionRecord | None:
-        """The exposure's record, or nothing."""
-        data_id = self.look_up([exposure]).get(exposure)
-        return None if data_id is None else data_id.records["exposure"]
 
 
 def header_reader(instrument: Instrument) -> HeaderReader:
@@ -155,7 +104,11 @@ def header_reader(instrument: Instrument) -> HeaderReader:
 
 
 class HeaderRawIngest:
-    """Raw ingest that needs only the header and what the instrument offers (`HeaderReader`).
+    """Raw ingest that needs no more than the header and what the instrument offers (`HeaderReader`).
+
+    A header is read where something has to be learned from it: which raw this is, if no sidecar tells or the Butler
+    doesn't know the exposure yet, and where on the sky it lies, if its visit lacks that. Otherwise the sidecar is
+    believed: the checksum says that this is the announced file, and the dataset's id that it is this raw.
 
     Parameters
     ----------
@@ -165,18 +118,33 @@ class HeaderRawIngest:
         Whose raws; it has to be a `HeaderReader` and to have a ``raw_definition``.
     known
         The exposures that the Butler knows.
+    needs_footprints
+        Of pairs of exposure and detector, those whose place on the sky is asked for.
     """
 
-    def __init__(self, butler: Butler, instrument: Instrument, known: KnownExposures) -> None:
+    def __init__(
+        self,
+        butler: Butler,
+        instrument: Instrument,
+        known: KnownExposures,
+        needs_footprints: Callable[[Collection[tuple[int, int]]], Collection[tuple[int, int]]],
+    ) -> None:
         self._butler = butler
         self._instrument = instrument
+        self._name: str = instrument.getName()
         self._reader = header_reader(instrument)
         self._known = known
+        self._needs_footprints = needs_footprints
         self._run: str = instrument.makeDefaultRawIngestRunName()
+        self._dataset_type = _raw_dataset_type(butler, instrument)
+        self._keys = self._dataset_type.dimensions.data_coordinate_keys
 
     def ingest(self, raws: Sequence[RawFile]) -> list[IngestedRaw | Exception]:
         """Ingest a batch of files of any mix of exposures; see `RawIngest`."""
-        results: list[IngestedRaw | Exception] = [self._read(raw) for raw in raws]
+        told = self._told(raws)
+        results: list[IngestedRaw | Exception] = [
+            told[index] if index in told else self._read(raw) for index, raw in enumerate(raws)
+        ]
         self._insert_exposures(results)
         ready = {i: result for i, result in enumerate(results) if isinstance(result, IngestedRaw)}
         datasets: dict[int, FileDataset] = {}
@@ -186,14 +154,30 @@ class HeaderRawIngest:
             except Rejected as error:
                 results[index] = error
         indexes = list(datasets)
-        errors = ingest_in_bulk([datasets[index] for index in indexes], self._ingest_datasets)
-        for position, cause in errors.items():
+        for position, cause in ingest_files(self._butler, list(datasets.values())).items():
             results[indexes[position]] = cause
         return results
 
+    def _told(self, raws: Sequence[RawFile]) -> dict[int, IngestedRaw]:
+        """Those raws of which the sidecar and the Butler's records tell everything that is needed."""
+        named: dict[int, tuple[int, int]] = {}
+        for index, raw in enumerate(raws):
+            if raw.sidecar is not None:
+                exposure, detector = raw.sidecar.number("exposure"), raw.sidecar.number("detector")
+                if exposure is not None and detector is not None:
+                    named[index] = exposure, detector
+        known = self._known.look_up(exposure for exposure, _ in named.values())
+        pairs = {pair for pair in named.values() if pair[0] in known}
+        wanted = self._needs_footprints(pairs)
+        return {
+            index: IngestedRaw(*pair, int(cast(int, known[pair[0]]["day_obs"])))
+            for index, pair in named.items()
+            if pair in pairs and pair not in wanted
+        }
+
     def _read(self, raw: RawFile) -> IngestedRaw | Exception:
         try:
-            observation = self._reader.read_observation(raw.file)
+            observation = self._observe(raw)
             read = _identify(observation, str(raw.file))
         except FileNotFoundError:
             return Retriable("file is not there", str(raw.file))
@@ -211,20 +195,26 @@ class HeaderRawIngest:
                 )
         return read
 
+    def _observe(self, raw: RawFile) -> Observation:
+        if not raw.file.isLocal:
+            try:
+                with raw.arrived.head() as head:
+                    return self._reader.read_observation(head)
+            except (ValueError, OSError):  # the header may be longer than that
+                pass
+        return self._reader.read_observation(raw.file)
+
     def _insert_exposures(self, results: list[IngestedRaw | Exception]) -> None:
-        """Insert the records that are missing, and turn raws whose header contradicts the Butler into errors."""
+        """Insert the records that are missing, and see whether headers contradict those that were there."""
         raws = [result for result in results if isinstance(result, IngestedRaw)]
         known = self._known.look_up(raw.exposure for raw in raws)
         firsts = {raw.exposure: raw for raw in reversed(raws) if raw.exposure not in known}
         errors = ingest_in_bulk(list(firsts.values()), self._insert_records)
         failed = {list(firsts)[position]: error for position, error in errors.items()}
+        self._known.look_up(firsts)
         for index, result in enumerate(results):
-            if not isinstance(result, IngestedRaw):
-                continue
-            if result.exposure in failed:
-                results[index] = failed[result.exposure]
-            elif (contradiction := self._contradiction(result)) is not None:
-                results[index] = contradiction
+            if isinstance(result, IngestedRaw):
+                results[index] = failed.get(result.exposure) or self._compared(result)
 
     def _insert_records(self, raws: Sequence[IngestedRaw]) -> None:
         records: dict[str, list[dict[str, Any]]] = {}
@@ -236,53 +226,59 @@ class HeaderRawIngest:
             for element, rows in records.items():
                 self._butler.registry.insertDimensionData(element, *rows, skip_existing=True)
 
-    def _contradiction(self, raw: IngestedRaw) -> Rejected | None:
+    def _compared(self, raw: IngestedRaw) -> IngestedRaw | Rejected:
+        """The raw if its header is of the exposure that the Butler's record is of, with a remark if they differ."""
         record = self._known.record(raw.exposure)
         if record is None or raw.observation is None:
-            return None
+            return raw
         info = raw.observation.info
-        pairs = {
+        identity = {
             "obs_id": (record.obs_id, info.observation_id),
-            "physical_filter": (record.physical_filter, info.physical_filter),
             "day_obs": (record.day_obs, info.observing_day),
         }
-        for name, (known, read) in pairs.items():
+        for name, (known, read) in identity.items():
             if known != read:
                 return Rejected(
                     f"the header says {name} {read!r}, the Butler's record {known!r}",
                     f"exposure {raw.exposure}",
-                    "one of the two is wrong: a correction of the dimensions may be due",
+                    "one of the two is wrong: have it announced again, or the dimensions corrected",
                 )
-        return None
+        if record.physical_filter != info.physical_filter:  # as after a correction: records count, not headers
+            remark = f"the header says physical_filter {info.physical_filter}, the Butler {record.physical_filter}"
+            return replace(raw, remark=remark)
+        return raw
 
     def _dataset(self, raw: RawFile, read: IngestedRaw) -> FileDataset:
         detector = self._known.detectors.get(read.detector)
         if detector is None:
-            raise Rejected(f"{self._instrument.getName()} has no detector {read.detector}", str(raw.file))
+            raise Rejected(f"{self._name} has no detector {read.detector}", str(raw.file))
+        if raw.sidecar is not None:
+            instrument = dict(raw.sidecar.data_id).get("instrument", self._name)
+            if instrument != self._name:
+                raise Rejected(f"is of {instrument}, but this site takes {self._name}", str(raw.file))
         exposure = self._known.look_up([read.exposure])[read.exposure]
-        dataset_type = self._dataset_type()
+        values = tuple(read.detector if key == "detector" else exposure[key] for key in self._keys)
         records = {element: exposure.records[element] for element in exposure.dimensions.elements}
-        data_id = DataCoordinate.standardize(
-            exposure, detector=read.detector, dimensions=dataset_type.dimensions
-        ).expanded({**records, "detector": detector})
-        ref = DatasetRef(dataset_type, data_id, self._run, id_generation_mode=DatasetIdGenEnum.DATAID_TYPE_RUN)
+        data_id = DataCoordinate.from_full_values(self._dataset_type.dimensions, values).expanded(
+            {**records, "detector": detector}
+        )
+        mode = DatasetIdGenEnum.DATAID_TYPE_RUN
+        ref = DatasetRef(self._dataset_type, data_id, self._run, id_generation_mode=mode)
         if raw.sidecar is not None and raw.sidecar.dataset_id != str(ref.id):
             raise Rejected(
                 f"was announced as dataset {raw.sidecar.dataset_id} of run {raw.sidecar.run}, "
-                f"but as a raw of {self._instrument.getName()} in {self._run} it is {ref.id}",
+                f"but as a raw of {self._name} in {self._run} it is {ref.id}",
                 str(raw.file),
             )
         return FileDataset(path=raw.file, refs=[ref], formatter=self._instrument.getRawFormatter(data_id))
 
-    def _dataset_type(self) -> DatasetType:
-        definition = self._instrument.raw_definition
-        if definition is None:
-            raise SiteFault(f"{self._instrument.getName()} has no raw_definition", "arrivals.instrument")
-        name, dimensions, storage_class = definition
-        return DatasetType(name, dimensions, storage_class, universe=self._butler.dimensions)
 
-    def _ingest_datasets(self, datasets: Sequence[FileDataset]) -> None:
-        self._butler.ingest(*datasets, transfer="split", skip_existing=True)
+def _raw_dataset_type(butler: Butler, instrument: Instrument) -> DatasetType:
+    definition = instrument.raw_definition
+    if definition is None:
+        raise SiteFault(f"{instrument.getName()} has no raw_definition", "arrivals.instrument")
+    name, dimensions, storage_class = definition
+    return DatasetType(name, dimensions, storage_class, universe=butler.dimensions)
 
 
 def _identify(observation: Observation, where: str) -> IngestedRaw:
@@ -291,56 +287,5 @@ def _identify(observation: Observation, where: str) -> IngestedRaw:
     unknown = [name for name, number in numbers.items() if number is None]
     if unknown:  # the translator leaves out what it can't make sense of
         raise Rejected(f"the header doesn't tell the {' and the '.join(unknown)} of a known instrument", where)
-    return IngestedRaw(**{name: int(number) for name, number in numbers.items()}, observation=observation)
-
-
-def exposure_records(info: ObservationInfo) -> dict[str, dict[str, Any]]:
-    """Rows of ``day_obs``, ``group`` and ``exposure`` that an observation implies, in the order of insertion.
-
-    The columns are filled as obs_base's ``makeExposureRecordFromObsInfo`` fills them: angles in degrees, times in TAI,
-    and nulls where an exposure that doesn't see the sky has no pointing.
-    """
-    day = str(info.observing_day)
-    midnight = Time(f"{day[:4]}-{day[4:6]}-{day[6:]}T00:00:00", format="isot", scale="tai")
-    start = midnight + (info.observing_day_offset or TimeDelta(0.0, format="sec", scale="tai"))
-    pointing = None if info.tracking_radec is None else info.tracking_radec.icrs
-    horizontal = info.altaz_begin
-    counter = info.observation_counter
-    exposure_time = info.exposure_time if info.exposure_time_requested is None else info.exposure_time_requested
-    return {
-        "day_obs": {
-            "instrument": info.instrument,
-            "id": info.observing_day,
-            "timespan": Timespan(start, start + TimeDelta(SECONDS_A_DAY, format="sec", scale="tai")),
-        },
-        "group": {"instrument": info.instrument, "name": info.exposure_group},
-        "exposure": {
-            "instrument": info.instrument,
-            "id": info.exposure_id,
-            "obs_id": info.observation_id,
-            "physical_filter": info.physical_filter,
-            "group": info.exposure_group,
-            "day_obs": info.observing_day,
-            "timespan": Timespan(info.datetime_begin, info.datetime_end),
-            "exposure_time": _value(exposure_time, u.s),
-            "dark_time": _value(info.dark_time, u.s),
-            "observation_type": info.observation_type,
-            "observation_reason": info.observation_reason,
-            "seq_num": counter,
-            "seq_start": counter if info.group_counter_start is None else info.group_counter_start,
-            "seq_end": counter if info.group_counter_end is None else info.group_counter_end,
-            "target_name": info.object,
-            "science_program": info.science_program,
-            "tracking_ra": None if pointing is None else float(pointing.ra.deg),
-            "tracking_dec": None if pointing is None else float(pointing.dec.deg),
-            "sky_angle": _value(info.boresight_rotation_angle, u.deg),
-            "azimuth": None if horizontal is None else float(horizontal.az.deg),
-            "zenith_angle": None if horizontal is None else float(90.0 - horizontal.alt.deg),
-            "has_simulated": info.has_simulated_content,
-            "can_see_sky": info.can_see_sky,
-        },
-    }
-
-
-def _value(quantity: Any, unit: u.Unit) -> float | None:
-    return None if quantity is None else float(quantity.to_value(unit))
+    exposure, detector, day_obs = (int(cast(int, number)) for number in numbers.values())
+    return IngestedRaw(exposure, detector, day_obs, observation)

@@ -8,8 +8,10 @@ from lsst.daf.butler import DataCoordinate, DatasetRef, DatasetType, FileDataset
 from lsst.daf.butler.registry import ConflictingDefinitionError
 from lsst.resources import ResourcePath
 
+from arrivals.exposures import KnownExposures, exposure_records
+from arrivals.files import Arrived
 from arrivals.obs_base import ObsBaseRawIngest, ObsBaseVisits, obs_base
-from arrivals.raws import IngestedRaw, KnownExposures, RawFile, exposure_records
+from arrivals.raws import IngestedRaw, RawFile
 from drp_tasks.instrument import SimCam
 from resources.errors import Rejected, SiteFault
 from simulator.messages import FileKind
@@ -69,10 +71,10 @@ class StandInDefineVisitsTask:
     def __init__(self, config, *, butler):
         self.butler = butler
 
-    def run(self, data_ids, *, collections, incremental):
-        assert (collections, incremental) == ("SimCam/raw/all", True)
-        [data_id] = data_ids
-        if data_id["exposure"] % 2:
+    def run(self, data_ids, *, collections, incremental=False, update_records=False):
+        assert collections == "SimCam/raw/all"
+        assert incremental != update_records
+        if any(data_id["exposure"] % 2 for data_id in data_ids):
             raise ConflictingDefinitionError("another definition\nis there")
 
 
@@ -92,7 +94,7 @@ def raws(delivery, tmp_path):
     def named(name: str, detector: int = 0) -> RawFile:
         path = tmp_path / f"{name}.fits"
         path.write_bytes(delivery.path(of_kind(delivery, FileKind.RAW)[detector]).read_bytes())
-        return RawFile(ResourcePath(path))
+        return RawFile(Arrived(ResourcePath(path)))
 
     return named
 
@@ -128,7 +130,7 @@ def test_visits_that_conflict_are_shown(site, stack):
     defined = visits.define(raws)
 
     assert [str(conflict) for conflict in defined.conflicts] == ["visit 2026110100001: another definition is there"]
-    assert not visits.needs_footprint(2026110100001, 0)
+    assert not visits.needs_footprints({(2026110100001, 0)})
 
 
 def test_without_obs_base_the_fault_says_what_to_do():
