@@ -9,9 +9,11 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any
 
 import dagster as dg
+from dagster._core.asset_graph_view.entity_subset import EntitySubset
 from dagster._core.definitions.declarative_automation.operators import DepsAutomationCondition
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionResolvedStatus
 
@@ -86,6 +88,8 @@ class SkyOverlap:
 class OverlapDone(dg.AutomationCondition):
     """True for partitions whose overlapping partitions, in the step they depend on, are all done and found complete.
 
+    Done is what isn't being made again, and needn't be.
+
     Parameters
     ----------
     overlap
@@ -103,6 +107,12 @@ class OverlapDone(dg.AutomationCondition):
         self._upstream = upstream
         self._inputs = inputs
         self._sharding = sharding
+        self._unsettled = _outdated() | dg.AutomationCondition.in_progress()
+
+    @property
+    def children(self) -> Sequence[dg.AutomationCondition[Any]]:
+        """What is asked about the step depended on."""
+        return [self._unsettled]
 
     @property
     def name(self) -> str:
@@ -123,28 +133,38 @@ class OverlapDone(dg.AutomationCondition):
             Gives the candidates and the instance's view of what is materialised.
         """
         view = context.asset_graph_view
-        come = await view.compute_materialized_asset_subset(self._inputs)
-        check = dg.AssetCheckKey(self._upstream, COMPLETE)
-        done = await view.compute_subset_with_status(
-            check, AssetCheckExecutionResolvedStatus.SUCCEEDED, view.get_full_subset(key=check)
+        # Asked every time, whether anybody waits or not: it remembers what has changed since it was asked last.
+        about_upstream = context.for_child_condition(
+            child_condition=self._unsettled,
+            child_indices=[0],
+            candidate_subset=view.get_full_subset(key=self._upstream),
         )
+        unsettled = await about_upstream.evaluate_async()
+        runnable = await self._runnable(context, unsettled.true_subset.expensively_compute_partition_keys())
+        return dg.AutomationResult(context, runnable, child_results=[unsettled])
+
+    async def _runnable(self, context: dg.AutomationContext[Any], unsettled: AbstractSet[str]) -> EntitySubset[Any]:
+        view = context.asset_graph_view
+        come = await view.compute_materialized_asset_subset(self._inputs)
         candidates = context.candidate_subset
         if candidates.is_empty or not view.get_full_subset(key=self._inputs).compute_difference(come).is_empty:
-            return dg.AutomationResult(context, context.get_empty_subset())
-        done_keys = frozenset(done.expensively_compute_partition_keys())
+            return context.get_empty_subset()
+        check = dg.AssetCheckKey(self._upstream, COMPLETE)
+        complete = await view.compute_subset_with_status(
+            check, AssetCheckExecutionResolvedStatus.SUCCEEDED, view.get_full_subset(key=check)
+        )
+        done = frozenset(complete.expensively_compute_partition_keys()) - unsettled
         if self._sharding is Sharding.WHOLE:
             tracts = frozenset(tract for _, tract in self._overlap.pairs())
-            whole = candidates if tracts and tracts <= done_keys else context.get_empty_subset()
-            return dg.AutomationResult(context, whole)
+            return candidates if tracts and tracts <= done else context.get_empty_subset()
         wanted = candidates.expensively_compute_partition_keys()
-        runnable = ready(wanted, self._overlap.needs(self._sharding), done_keys)
-        subset = view.compute_intersection_with_partition_keys(set(runnable), candidates)
-        return dg.AutomationResult(context, subset)
+        runnable = ready(wanted, self._overlap.needs(self._sharding), done)
+        return view.compute_intersection_with_partition_keys(set(runnable), candidates)
 
 
 def when_ready() -> dg.AutomationCondition[Any]:
     """Give the condition of what depends on partitions of its own kind, or on all of them."""
-    return _wanted() & ~_deps_missing() & ~_deps_rejected() & _undisturbed()
+    return _wanted() & ~_deps_missing() & ~_deps_rejected() & ~_deps_unsettled() & ~_being_made()
 
 
 def when_overlap_ready(
@@ -163,7 +183,9 @@ def when_overlap_ready(
     """
     overlap = SkyOverlap(site, release)
     elsewhere = dg.AssetSelection.assets(*crossing)
-    whole = _wanted() & ~_deps_missing().ignore(elsewhere) & ~_deps_rejected().ignore(elsewhere) & _undisturbed()
+    whole = _wanted() & ~_being_made()
+    for disturbed in (_deps_missing(), _deps_rejected(), _deps_unsettled()):
+        whole = whole & ~disturbed.ignore(elsewhere)
     for key in crossing:
         whole = whole & OverlapDone(overlap, key, inputs_key(release), sharding)
     return whole
@@ -172,9 +194,16 @@ def when_overlap_ready(
 def _wanted() -> dg.AutomationCondition[Any]:
     """Missing and not failed, or made from something older than what is there now."""
     condition = dg.AutomationCondition
+    return (condition.missing() & ~condition.execution_failed()) | _outdated()
+
+
+def _outdated() -> dg.AutomationCondition[Any]:
+    """Something depended on was made after this was begun: a run sees what is there when it begins, not what comes."""
+    condition = dg.AutomationCondition
     # Not Dagster's `any_deps_updated`, which is also true when a dependency is about to be asked for in this run.
     updated = condition.any_deps_match(condition.newly_updated())
-    return (condition.missing() & ~condition.execution_failed()) | updated.since_last_handled()
+    begun = condition.newly_requested() | condition.in_progress().newly_true() | condition.initial_evaluation()
+    return updated.since(begun)
 
 
 def _deps_missing() -> DepsAutomationCondition[Any]:
@@ -188,11 +217,14 @@ def _deps_rejected() -> DepsAutomationCondition[Any]:
     return condition.any_deps_match(condition.any_checks_match(condition.check_failed(), blocking_only=True))
 
 
-def _undisturbed() -> dg.AutomationCondition[Any]:
-    """Nothing that this depends on is being made, or is about to be, nor this itself."""
+def _deps_unsettled() -> DepsAutomationCondition[Any]:
+    """Something depended on is being made, is about to be, or ought to be."""
     condition = dg.AutomationCondition
-    about_to_be = condition.any_deps_match(condition.will_be_requested())
-    return ~about_to_be & ~condition.any_deps_in_progress() & ~condition.in_progress()
+    return condition.any_deps_match(condition.will_be_requested() | condition.in_progress() | _outdated())
+
+
+def _being_made() -> dg.AutomationCondition[Any]:
+    return dg.AutomationCondition.in_progress()
 
 
 def automation_sensor(site: Site, release: Release) -> GroupedAutomationSensor:

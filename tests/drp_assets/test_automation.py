@@ -7,6 +7,8 @@ from typing import Any
 
 import dagster as dg
 import pytest
+from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluationTargetMaterializationData
+from dagster._core.events import DagsterEvent, DagsterEventType, StepMaterializationData
 
 from drp_assets.automation import OverlapDone, when_overlap_ready, when_ready
 from planning.pipeline import Sharding
@@ -102,23 +104,39 @@ class Facility:
         record = self.instance.fetch_materializations(
             dg.AssetRecordsFilter(key, asset_partitions=[partition]), limit=1
         ).records[0]
-        from dagster._core.definitions.asset_checks.asset_check_evaluation import (
-            AssetCheckEvaluationTargetMaterializationData as Target,
+        evaluation = dg.AssetCheckEvaluation(
+            asset_key=key,
+            check_name=CHECK,
+            passed=passed,
+            metadata={},
+            partition=partition,
+            severity=dg.AssetCheckSeverity.ERROR,
+            target_materialization_data=AssetCheckEvaluationTargetMaterializationData(
+                storage_id=record.storage_id, run_id=record.run_id, timestamp=record.timestamp
+            ),
         )
+        self._report(DagsterEventType.ASSET_CHECK_EVALUATION, evaluation, record.run_id)
 
-        self.instance.report_runless_asset_event(
-            dg.AssetCheckEvaluation(
-                asset_key=key,
-                check_name=CHECK,
-                passed=passed,
-                metadata={},
-                partition=partition,
-                severity=dg.AssetCheckSeverity.ERROR,
-                target_materialization_data=Target(
-                    storage_id=record.storage_id, run_id=record.run_id, timestamp=record.timestamp
-                ),
-            )
+    def begin(self, key: dg.AssetKey, partition: str) -> str:
+        """Start a run that makes a partition; returns its id."""
+        job = self.definitions.resolve_implicit_global_asset_job_def()
+        run = self.instance.create_run_for_job(
+            job.get_subset(asset_selection=frozenset({key})),
+            tags={"dagster/partition": partition},
+            status=dg.DagsterRunStatus.STARTED,
+            asset_selection=frozenset({key}),
         )
+        return str(run.run_id)
+
+    def end(self, run_id: str, key: dg.AssetKey, partition: str) -> None:
+        """Let a run have made its partition."""
+        made = StepMaterializationData(dg.AssetMaterialization(key, partition=partition))
+        self._report(DagsterEventType.ASSET_MATERIALIZATION, made, run_id)
+        self._report(DagsterEventType.RUN_SUCCESS, None, run_id)
+
+    def _report(self, kind: DagsterEventType, said: Any, run_id: str) -> None:
+        event = DagsterEvent(event_type_value=kind.value, job_name="", event_specific_data=said)
+        self.instance.report_dagster_event(event, run_id)
 
     def asked_for(self, key: dg.AssetKey) -> set[str]:
         result = dg.evaluate_automation_conditions(defs=self.definitions, instance=self.instance, cursor=self.cursor)
@@ -150,6 +168,48 @@ def test_partition_runs_again_when_what_it_was_made_from_is_newer(facility: Faci
     assert facility.asked_for(IMAGE) == {"20261101"}
 
 
+def test_what_comes_while_a_partition_is_being_made_makes_it_run_again(facility: Facility) -> None:
+    facility.make(INPUTS, "20261101")
+    assert facility.asked_for(IMAGE) == {"20261101"}
+    run = facility.begin(IMAGE, "20261101")
+    assert facility.asked_for(IMAGE) == set()
+    facility.make(INPUTS, "20261101")
+    assert facility.asked_for(IMAGE) == set(), "it is being made"
+    facility.end(run, IMAGE, "20261101")
+    assert facility.asked_for(IMAGE) == {"20261101"}
+
+
+def test_what_was_there_when_a_partition_was_begun_by_hand_does_not_make_it_run_again(facility: Facility) -> None:
+    facility.make(INPUTS, "20261101")
+    facility.make(IMAGE, "20261101")
+    assert facility.asked_for(IMAGE) == set()
+    facility.make(INPUTS, "20261101")
+    run = facility.begin(IMAGE, "20261101")
+    assert facility.asked_for(IMAGE) == set()
+    facility.end(run, IMAGE, "20261101")
+    assert facility.asked_for(IMAGE) == set()
+
+
+def test_nothing_is_made_from_what_ought_to_be_made_again_first(facility: Facility) -> None:
+    facility.make(INPUTS, "20261101", "20261102")
+    facility.make(IMAGE, "20261101", "20261102")
+    for day_obs in ("20261101", "20261102"):
+        facility.check(day_obs, passed=True)
+    facility.make(COADD, "0", "1")
+    assert facility.asked_for(COADD) == set()
+    run = facility.begin(IMAGE, "20261101")
+    assert facility.asked_for(COADD) == set()
+    facility.make(INPUTS, "20261101")
+    facility.end(run, IMAGE, "20261101")
+    facility.check("20261101", passed=True)
+    assert facility.asked_for(COADD) == set(), "the image it would be made from is outdated"
+    run = facility.begin(IMAGE, "20261101")
+    assert facility.asked_for(COADD) == set()
+    facility.end(run, IMAGE, "20261101")
+    facility.check("20261101", passed=True)
+    assert facility.asked_for(COADD) == {"0", "1"}
+
+
 def test_tract_waits_until_every_overlapping_day_obs_is_done(facility: Facility) -> None:
     facility.make(INPUTS, "20261101", "20261102")
     facility.make(IMAGE, "20261101")
@@ -160,14 +220,25 @@ def test_tract_waits_until_every_overlapping_day_obs_is_done(facility: Facility)
     assert facility.asked_for(COADD) == {"0", "1"}
 
 
-def test_tract_waits_until_the_inputs_of_all_day_obs_have_come(facility: Facility) -> None:
-    facility.make(INPUTS, "20261101")
+def test_tract_waits_while_an_overlapping_day_obs_is_being_made_again_and_no_other_tract_does(facility: Facility) -> None:
+    facility.make(INPUTS, "20261101", "20261102")
     facility.make(IMAGE, "20261101", "20261102")
     facility.check("20261101", passed=True)
     facility.check("20261102", passed=True)
+    run = facility.begin(IMAGE, "20261102")
+    assert facility.asked_for(COADD) == {"1"}
+    facility.end(run, IMAGE, "20261102")
+    facility.check("20261102", passed=True)
+    assert facility.asked_for(COADD) == {"0", "1"}
+
+
+def test_tract_waits_until_the_inputs_of_all_day_obs_have_come(facility: Facility) -> None:
+    facility.make(INPUTS, "20261101")
+    facility.make(IMAGE, "20261101")
+    facility.check("20261101", passed=True)
     assert facility.asked_for(COADD) == set()
     facility.make(INPUTS, "20261102")
-    assert facility.asked_for(COADD) == {"0", "1"}
+    assert facility.asked_for(COADD) == {"1"}
 
 
 def test_failed_blocking_check_stops_what_depends_on_it(facility: Facility) -> None:
