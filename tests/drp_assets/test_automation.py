@@ -220,7 +220,7 @@ def test_tract_waits_until_every_overlapping_day_obs_is_done(facility: Facility)
     assert facility.asked_for(COADD) == {"0", "1"}
 
 
-def test_tract_waits_while_an_overlapping_day_obs_is_being_made_again_and_no_other_tract_does(facility: Facility) -> None:
+def test_only_a_tract_that_overlaps_a_day_obs_waits_while_that_is_being_made_again(facility: Facility) -> None:
     facility.make(INPUTS, "20261101", "20261102")
     facility.make(IMAGE, "20261101", "20261102")
     facility.check("20261101", passed=True)
