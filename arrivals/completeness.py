@@ -16,6 +16,7 @@ from typing import cast
 from lsst.daf.butler import Butler, MissingCollectionError, MissingDatasetTypeError
 from lsst.pipe.base import Instrument
 
+from arrivals.causes import cause_of
 from arrivals.ledger import Ledger
 from arrivals.overview import Overview
 from arrivals.records import ExposureRows
@@ -56,7 +57,7 @@ class ExposureCompleteness:
     unfinished, quarantined
         Messages about it that the platform will still do something about, and that somebody has to look at.
     known
-        What is known of detectors that were announced one by one and haven't arrived: state and reason.
+        What is known of detectors that were announced one by one and haven't arrived: state and cause.
     """
 
     exposure: int
@@ -174,7 +175,7 @@ def day_completeness(
     announced = {rows.exposure: rows for rows in ledger.exposures(day_obs)}
     absent: dict[int, dict[int, str]] = {}
     for (exposure, detector), (state, reason) in Overview(ledger).unarrived_detectors(day_obs).items():
-        absent.setdefault(exposure, {})[detector] = f"{state}: {reason}" if reason else state
+        absent.setdefault(exposure, {})[detector] = f"{state}: {cause_of(reason)}" if reason else state
     expected = frozenset(
         expected_detectors if expected_detectors is not None else set().union(*arrived.values(), *absent.values())
     )

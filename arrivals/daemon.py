@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from lsst.daf.butler import Butler
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, OperationalError
 
 from arrivals.causes import cause_of
 from arrivals.drain import DrainLimits, DrainResult, drain
@@ -25,7 +25,7 @@ from arrivals.ingest import IngestReport, ingest_pending
 from arrivals.ledger import Ledger
 from arrivals.outcomes import is_database_trouble
 from arrivals.states import State
-from resources.errors import Retriable
+from resources.errors import Retriable, SiteFault
 from resources.site import ArrivalSettings, KafkaSettings
 
 LONGEST_PAUSE_S = 60.0
@@ -159,8 +159,8 @@ def patiently[T](attempt: Callable[[], T], stop: threading.Event, *, pause_s: fl
     while not stop.is_set():
         try:
             opened = attempt()
-        except (Retriable, DBAPIError) as error:
-            _LOG.warning("%s", _passing(error))
+        except (Retriable, DBAPIError, SiteFault) as error:
+            _LOG.warning("%s; it is tried again", _passing(error))
             stop.wait(pauses.after_trouble())
         else:
             pauses.trouble_is_over()
@@ -264,5 +264,7 @@ def _passing(error: Exception) -> str:
     if isinstance(error, DBAPIError):
         if not is_database_trouble(error):
             raise error
-        return f"ledger: database trouble: {' '.join(str(error.orig).split())}; it is tried again"
+        return f"ledger: database trouble: {' '.join(str(error.orig).split())}"
+    if isinstance(error, SiteFault) and not isinstance(error.__cause__, OperationalError):
+        raise error
     return str(error)

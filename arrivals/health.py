@@ -138,14 +138,14 @@ def judge(seen: Observation, settings: ArrivalSettings) -> list[Finding]:
             INGEST_DELAY,
             seen.oldest_s(State.RECEIVED),
             settings.max_ingest_delay_s,
-            "not tried yet",
+            "that nobody has tried to ingest",
             "is the arrivals sensor (or drp ingestd) running, and its last tick or line of log good?",
         ),
         _age(
             OLDEST_WAITING,
             seen.oldest_s(State.WAITING),
             settings.max_waiting_s,
-            "waiting",
+            "that waits",
             "see drp ingest waiting; what it waits for may have to be sent again",
         ),
         _quarantine(seen.rows(State.QUARANTINED), settings.max_quarantined),
@@ -164,12 +164,19 @@ def duration(seconds: float) -> str:
     return f"{whole // 86400} d {whole % 86400 // 3600} h"
 
 
+def counted(count: int, noun: str) -> str:
+    """A number of things, such as ``1 message`` or ``1,234 messages``."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
 def _kafka_lag(seen: Observation, limit: int) -> Finding:
     if seen.lag is None:
-        return Finding(KAFKA_LAG, False, None, limit, "messages", f"unknown: {seen.lag_trouble}")
+        return Finding(
+            KAFKA_LAG, False, None, limit, "messages", f"what is still in Kafka is unknown: {seen.lag_trouble}"
+        )
     lag = sum(seen.lag.values())
     worst = max(seen.lag, key=lambda topic: seen.lag[topic] if seen.lag else 0, default="")
-    said = f"{lag:,} messages still in Kafka"
+    said = f"{counted(lag, 'message')} still in Kafka"
     if lag > limit:
         said += f", most of them in {worst}; is something reading them, and faster than they come?"
     return Finding(KAFKA_LAG, lag <= limit, lag, limit, "messages", said)
@@ -177,7 +184,7 @@ def _kafka_lag(seen: Observation, limit: int) -> Finding:
 
 def _age(name: str, age_s: float | None, limit_s: float, what: str, mend: str) -> Finding:
     if age_s is None:
-        return Finding(name, True, 0.0, limit_s, "s", f"nothing is {what}")
+        return Finding(name, True, 0.0, limit_s, "s", f"there is no message {what}")
     said = f"the oldest message {what} came {duration(age_s)} ago"
     if age_s > limit_s:
         said += f" (limit {duration(limit_s)}); {mend}"
@@ -185,7 +192,7 @@ def _age(name: str, age_s: float | None, limit_s: float, what: str, mend: str) -
 
 
 def _quarantine(rows: int, limit: int) -> Finding:
-    said = f"{rows:,} messages in quarantine"
+    said = f"{counted(rows, 'message')} in quarantine"
     if rows > limit:
         said += f" (limit {limit:,}); see drp ingest quarantine, mend the causes, and drp ingest replay"
     return Finding(QUARANTINE, rows <= limit, rows, limit, "messages", said)

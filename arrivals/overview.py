@@ -248,6 +248,12 @@ class Overview:
             groups[key] = groups[key].merged(one) if key in groups else one
         return sorted(groups.values(), key=lambda group: (-group.rows, group.cause))
 
+    def rows_by_state(self, selection: Selection) -> Mapping[State, int]:
+        """How many messages of a selection are in each state."""
+        query = select(MESSAGES.c.state, func.count()).where(selection.condition()).group_by(MESSAGES.c.state)
+        found = dict(self._all(query))
+        return {state: found.get(state, 0) for state in State}
+
     def row_ids(self, state: State, selection: Selection) -> list[int]:
         """Ids of a selection's messages that are in a state, in the order they came."""
         query = select(MESSAGES.c.id, MESSAGES.c.reason).where(in_states(state), selection.condition())
