@@ -271,13 +271,14 @@ CI = Survey(name="ci", detector_ids=(0, 1, 3, 4), patches_per_side=1, transients
 
 ACCEPTANCE = Survey(
     name="acceptance",
+    detector_ids=(0, 1, 3, 4),
     detector_px=1024,
     bands=("u", "g", "r", "i", "z", "y"),
     days=3,
-    patches_per_side=4,
+    patches_per_side=3,
     transients=120,
     single_file_visits=6,
 )
-"""One raft of larger detectors in six bands: 36 visits, 324 raws."""
+"""Four larger detectors in six bands: 36 visits, 144 raws, five times the demonstration's pixels."""
 
 PRESETS = {survey.name: survey for survey in (DEMO, CI, ACCEPTANCE)}
