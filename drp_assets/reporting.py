@@ -130,16 +130,18 @@ def _report_partition(
             "found": made.count,
             **pictures.get((asset.dataset_type, partition), {}),
         }
-        severity = dg.AssetCheckSeverity.ERROR if result.severity is Severity.ERROR else dg.AssetCheckSeverity.WARN
+        # What is held for somebody to decide holds what depends on it, however much of it succeeded.
+        is_error = result.severity is Severity.ERROR or bool(outcome.held)
+        severity = dg.AssetCheckSeverity.ERROR if is_error else dg.AssetCheckSeverity.WARN
         log_check(
             context,
             asset.key,
             COMPLETE,
             key,
-            passed=result.passed and outcome.worked,
+            passed=result.passed and outcome.worked and not outcome.held,
             metadata=metadata,
             severity=severity,
-            description=result.message,
+            description=f"{outcome.held} failures are held for somebody to decide" if outcome.held else result.message,
         )
 
 
@@ -157,6 +159,7 @@ def _metadata(site: Site, asset: ProductAsset, outcome: Outcome, made: DatasetCo
         "wall time (s)": outcome.wall_s,
         "collection": outcome.run_collection,
         "failed quanta": link(site, table),
+        "failures": dg.MetadataValue.md("\n".join(f"* {line}" for line in outcome.decisions) or "none"),
     }
 
 

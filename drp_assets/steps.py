@@ -5,6 +5,7 @@ Belongs here: building a step's `multi_asset` from the plan. Doesn't: what is as
 """
 
 from collections.abc import Iterator
+from contextlib import closing
 from typing import Any
 
 import dagster as dg
@@ -16,7 +17,8 @@ from drp_assets.partitions import crosses, mapping_between, partitions_of
 from drp_assets.pictures import pictures_of
 from drp_assets.reporting import report_outcome
 from drp_assets.submissions import StepConfig, request_for
-from launchers.step_run import launch_and_watch
+from launchers.casebook import Casebook
+from launchers.step_run import FailureRules, run_step
 from planning.pipeline import PipelinePlan, Sharding, Step
 from planning.release import Release
 from resources.site import Site
@@ -94,17 +96,19 @@ def build_step(site: Site, release: Release, plan: PipelinePlan, step: Step, cod
         backfill_policy=dg.BackfillPolicy.multi_run(largest) if partitions_def else None,
         op_tags={"drp/step": step.label},
     )
-    def run_step(context: dg.AssetExecutionContext, config: StepConfig) -> Iterator[Any]:
+    def make_products(context: dg.AssetExecutionContext, config: StepConfig) -> Iterator[Any]:
         partitions = list(context.partition_keys) if partitions_def else []
-        with one_line_failures():
-            request = request_for(site, release, step, partitions, config, context.run_id)
-            outcome = launch_and_watch(context, request, poll_s=site.wms.poll_s)
+        with one_line_failures(), closing(Casebook(site.ledger)) as casebook:
+            left_out = [entry.data_id for entry in casebook.quarantined(release.name)]
+            request = request_for(site, release, step, partitions, config, context.run_id, left_out)
+            rules = FailureRules(release.policies, casebook, site.submissions, config.rescue, tuple(config.causes))
+            outcome = run_step(context, request, rules, poll_s=site.wms.poll_s)
             pictures = pictures_of(site, release, step, assets, partitions)
             report_outcome(context, site, release, assets, partitions or [""], outcome, pictures)
         for asset in assets:
             yield output_for(asset.check_key)
 
-    return run_step
+    return make_products
 
 
 def _dependencies(release: Release, plan: PipelinePlan, step: Step) -> tuple[list[dg.AssetDep], list[dg.AssetKey]]:

@@ -1,24 +1,23 @@
 """From a run of a step's asset to the request that the launchers carry out.
 
-Belongs here: which attempt a run is, and the request's content from site profile, release and plan. Doesn't: carrying
-it out (`launchers`), telling Dagster what came of it (`drp_assets.reporting`).
+Belongs here: the request's content from site profile, release, plan and what the run changes. Doesn't: carrying it out
+(`launchers`), telling Dagster what came of it (`drp_assets.reporting`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 
 import dagster as dg
 from pydantic import Field
 
+from launchers.attempts import claim_attempt
+from launchers.policies import with_memory
 from launchers.submission import StepRequest, SubmissionKey
 from planning.partitions import data_query
 from planning.pipeline import Sharding, Step
 from planning.release import Release
 from resources.site import Site
-
-_CLAIM = "dagster_run"
 
 
 class StepConfig(dg.Config):
@@ -26,45 +25,21 @@ class StepConfig(dg.Config):
 
     config: list[str] = Field([], description="overrides for this run only, each task:field=value")
     skip_existing: bool = Field(False, description="leave out what an earlier run of this release has made")
-
-
-def claim_attempt(submissions: Path, first: SubmissionKey, run_id: str) -> tuple[SubmissionKey, Path]:
-    """Find which attempt at the same work a run is: its own again when it resumes, else the next free one.
-
-    Parameters
-    ----------
-    submissions
-        Folder of all submissions at this site.
-    first
-        The work, as attempt 1.
-    run_id
-        The Dagster run's.
-
-    Returns
-    -------
-    key
-        The same work with this run's attempt.
-    folder
-        The submission's own folder, which now exists.
-    """
-    attempt = first.attempt
-    while True:
-        key = SubmissionKey(first.release, first.step, first.partitions, attempt)
-        folder = submissions / key.release / key.name
-        try:
-            folder.mkdir(parents=True)
-        except FileExistsError:
-            claim = folder / _CLAIM
-            if claim.is_file() and claim.read_text() == run_id:
-                return key, folder
-            attempt += 1
-        else:
-            (folder / _CLAIM).write_text(run_id)
-            return key, folder
+    rescue: bool = Field(False, description="do only what earlier attempts at the same partitions have left")
+    causes: list[str] = Field(
+        [], description="of a rescue: regular expressions, found in 'task: exception: message'; none: all that failed"
+    )
+    memory_mb: dict[str, int] = Field({}, description="what jobs of a task ask for in this run only, by task label")
 
 
 def request_for(
-    site: Site, release: Release, step: Step, partitions: Sequence[str], config: StepConfig, run_id: str
+    site: Site,
+    release: Release,
+    step: Step,
+    partitions: Sequence[str],
+    config: StepConfig,
+    run_id: str,
+    quarantined: Sequence[Mapping[str, int | str]] = (),
 ) -> StepRequest:
     """Write the request of one run of a step.
 
@@ -78,6 +53,8 @@ def request_for(
         What this run changes.
     run_id
         The Dagster run's, which makes a resumed run find its own submission.
+    quarantined
+        Parts of data IDs that the release leaves out.
 
     Raises
     ------
@@ -86,7 +63,7 @@ def request_for(
     """
     first = SubmissionKey(release.name, step.short, tuple(sorted(partitions)))
     query = data_query(release, step, partitions)
-    key, folder = claim_attempt(site.submissions, first, run_id)
+    key, folder = claim_attempt(site.submissions, first, run_id, is_rescue=config.rescue)
     settings = release.settings(step.label)
     return StepRequest(
         key=key,
@@ -98,11 +75,15 @@ def request_for(
         folder=folder,
         partition_dimension=None if step.sharding is Sharding.WHOLE else step.sharding.value,
         config_overrides=(*settings.config, *config.config),
-        skip_existing_in=(release.chain,) if config.skip_existing else (),
-        bps={
-            "wmsServiceClass": site.wms.service,
-            "computeSite": site.wms.compute_site,
-            **site.wms.bps,
-            **settings.bps,
-        },
+        skip_existing_in=(release.chain,) if config.skip_existing or config.rescue else (),
+        bps=with_memory(
+            {
+                "wmsServiceClass": site.wms.service,
+                "computeSite": site.wms.compute_site,
+                **site.wms.bps,
+                **settings.bps,
+            },
+            config.memory_mb,
+        ),
+        quarantined=tuple(quarantined),
     )

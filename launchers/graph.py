@@ -20,16 +20,19 @@ from lsst.daf.butler import (
     MissingDatasetTypeError,
 )
 from lsst.pipe.base import Pipeline, PipelineGraph
-from lsst.pipe.base.all_dimensions_quantum_graph_builder import (
-    AllDimensionsQuantumGraphBuilder,
-    DatasetQueryConstraintVariant,
-)
+from lsst.pipe.base.all_dimensions_quantum_graph_builder import DatasetQueryConstraintVariant
 from lsst.pipe.base.quantum_graph import PredictedQuantumGraph, PredictedQuantumGraphComponents
 from lsst.pipe.base.quantum_graph_builder import QuantumGraphBuilderError
 
 import launchers.zip_seek  # noqa: F401
+from launchers.selection import SelectingGraphBuilder
 from launchers.submission import StepRequest
+from resources.butler import existing
 from resources.errors import Rejected
+
+
+class NothingLeft(Rejected):
+    """All that is asked for has been made, or is left out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +63,7 @@ def build_graph(request: StepRequest) -> GraphSummary:
     ------
     resources.errors.Rejected
         The pipeline cannot be read, the query makes no sense, or the graph is empty: then the likely reason is named.
+        It is `NothingLeft` where there is nothing wrong with that.
     """
     pipeline_graph = _read_pipeline(request)
     with Butler.from_config(request.butler, writeable=False) as butler:
@@ -129,15 +133,18 @@ def _build(request: StepRequest, pipeline_graph: PipelineGraph, butler: Butler) 
         else DatasetQueryConstraintVariant.fromExpression(constraint)
     )
     try:
-        builder = AllDimensionsQuantumGraphBuilder(
+        builder = SelectingGraphBuilder(
             pipeline_graph,
             butler,
             where=request.data_query,
             dataset_query_constraint=variant,
             input_collections=list(request.input_collections),
             output_run=request.key.run_collection,
-            skip_existing_in=list(request.skip_existing_in),
+            # An attempt that came to nothing has left no collection.
+            skip_existing_in=existing(butler, request.skip_existing_in),
             clobber=True,
+            quarantined=request.quarantined,
+            later=request.later,
         )
         metadata = {"submission": request.key.name, "data_query": request.data_query}
         return builder.finish(request.output_chain, metadata=metadata, attach_datastore_records=True)
@@ -158,7 +165,12 @@ def _why_empty(request: StepRequest, pipeline_graph: PipelineGraph) -> Rejected:
         return missing
     if request.skip_existing_in:
         where = ", ".join(request.skip_existing_in)
-        return Rejected("nothing is left to do", request.key.name, f"all outputs are in {where} already")
+        out = f", or left out ({len(request.quarantined)} quarantined)" if request.quarantined else ""
+        return NothingLeft("nothing is left to do", request.key.name, f"all outputs are in {where} already{out}")
+    if request.quarantined:
+        return NothingLeft(
+            "nothing is left to do", request.key.name, f"{len(request.quarantined)} data IDs are quarantined"
+        )
     inputs = ", ".join(sorted(name for name, _ in pipeline_graph.iter_overall_inputs()))
     return Rejected(
         f"the graph is empty, though each of its inputs exists ({inputs})",

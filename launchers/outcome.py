@@ -120,7 +120,11 @@ class Outcome:
     wall_s
         From the first quantum's start to the last one's end.
     run_collection
-        Where the outputs are.
+        Where the outputs are; of several submissions, the latest one's.
+    held
+        Failures about which somebody has to decide before anything that depends on this goes on.
+    decisions
+        What was done about failures, a line each.
     """
 
     tasks: Mapping[str, TaskOutcome]
@@ -130,6 +134,8 @@ class Outcome:
     peak_memory_mb: float
     wall_s: float
     run_collection: str
+    held: int = 0
+    decisions: tuple[str, ...] = ()
 
     @property
     def complete(self) -> bool:
@@ -178,6 +184,35 @@ def read_outcome(request: StepRequest, handle: Handle | None = None) -> Outcome:
             ) from error
     with ProvenanceQuantumGraph.from_args(str(path)) as (graph, _), Butler.from_config(request.butler) as butler:
         return _judge(request, graph, butler, has_records=has_datastore_records(request.graph_path))
+
+
+def read_quanta(request: StepRequest) -> set[tuple[str, frozenset[tuple[str, int | str]]]]:
+    """Read which quanta a submission that has been judged was to do: task labels, and items of data IDs.
+
+    Parameters
+    ----------
+    request
+        What was submitted.
+    """
+    with ProvenanceQuantumGraph.from_args(str(request.provenance_path)) as (graph, _):
+        return {
+            (label, frozenset(_plain(data_id).items()))
+            for label, quanta in graph.quanta_by_task.items()
+            for data_id in quanta
+        }
+
+
+def read_exit_codes(handle: Handle) -> dict[str, frozenset[int]]:
+    """Read the exit codes of the jobs that failed, by job label; nothing where the service doesn't tell.
+
+    Parameters
+    ----------
+    handle
+        The submission.
+    """
+    reports, _ = handle.service().report(wms_workflow_id=handle.wms_id, return_exit_codes=True)
+    summary = (reports[0].exit_code_summary if reports else None) or {}
+    return {label: frozenset(map(int, codes)) for label, codes in summary.items() if codes}
 
 
 def _is_whole(path: Path) -> bool:

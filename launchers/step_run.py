@@ -1,23 +1,149 @@
-"""A step's submission, from inside a Dagster op: launched once, watched, found again after any death.
+"""A step's submission, from inside a Dagster op: launched once, watched, found again after any death, rescued.
 
-Belongs here: `launch_and_watch`, which an asset's body calls, and how it behaves when it is interrupted.
-Doesn't: what is asked for (`planning`), or what the asset tells Dagster of the outcome (`drp_assets`).
+Belongs here: `run_step`, which an asset's body calls, `launch_and_watch`, and how they behave when interrupted.
+Doesn't: what is asked for (`planning`), what is decided about failures (`launchers.policies`), or what the asset tells
+Dagster of the outcome (`drp_assets`).
 """
 
 from __future__ import annotations
 
+import dataclasses
+import os
+import socket
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 
 import dagster as dg
 
-from launchers import bps, outcome, reattach, watch
+from launchers import bps, outcome, policies, reattach, watch
+from launchers.attempts import attempts_before, claim_attempt
 from launchers.bps import Handle
-from launchers.graph import build_graph, read_summary
-from launchers.outcome import Outcome
-from launchers.submission import StepRequest
+from launchers.casebook import Casebook
+from launchers.graph import NothingLeft, build_graph, read_summary
+from launchers.outcome import Outcome, QuantumFailure
+from launchers.policies import Judgement
+from launchers.processes import exclusive
+from launchers.rescue import cause_of, read_remains, rescue_request
+from launchers.submission import StepRequest, SubmissionKey
 from launchers.watch import Progress
+from planning.policies import Action, FailurePolicy
+from resources.errors import Rejected
 
 LOG_EVERY_S = 5.0
+_WATCHER = "watch.lock"
+
+
+@dataclass(frozen=True, slots=True)
+class FailureRules:
+    """What a run does about failures.
+
+    Parameters
+    ----------
+    policies
+        The release's.
+    casebook
+        Where decisions are written.
+    submissions
+        Folder of all submissions at this site, for the rescues.
+    is_rescue
+        Whether the run itself is a rescue of earlier attempts at the same work.
+    causes
+        Of a rescue: which failures it does again; none: all.
+    """
+
+    policies: tuple[FailurePolicy, ...]
+    casebook: Casebook
+    submissions: Path
+    is_rescue: bool = False
+    causes: tuple[str, ...] = ()
+
+
+def run_step(
+    context: reattach.StepContext,
+    request: StepRequest,
+    rules: FailureRules,
+    *,
+    poll_s: float = 0.25,
+    log_every_s: float = LOG_EVERY_S,
+) -> Outcome:
+    """Run a submission to its end, and its rescues as far as the release's policies want them.
+
+    Everything that is decided is in the run's log, in the outcome and in the casebook. A run that goes on after its
+    worker's death comes to the same decisions, and finds its rescues again.
+
+    Parameters
+    ----------
+    context
+        Of the op or asset.
+    request
+        What to do.
+    rules
+        What to do about failures.
+    poll_s, log_every_s
+        As for `launch_and_watch`.
+
+    Returns
+    -------
+    outcome
+        Of the submission and its rescues together; of a rescue, with all that was done before it.
+
+    Raises
+    ------
+    resources.errors.OperatorError
+        See `launch_and_watch`; `resources.errors.Rejected` where a rescue finds nothing that could be rescued.
+    """
+    so_far: Outcome | None = None
+    left: list[QuantumFailure] = []
+    if rules.is_rescue:
+        remains = read_remains(request, attempts_before(rules.submissions, request.key))
+        if remains is not None:
+            request = rescue_request(request, remains, rules.causes)
+            so_far = remains.outcome
+            left = [each for each in so_far.failures if (each.task, each.data_id) in request.later]
+        elif rules.causes:
+            raise Rejected("no attempt at it is known", request.key.name, "rescue it without --cause")
+    tried = held = 0
+    while True:
+        try:
+            now = launch_and_watch(context, request, poll_s=poll_s, log_every_s=log_every_s)
+        except NothingLeft:
+            if so_far is None:
+                raise
+            return dataclasses.replace(policies.combine(so_far, None, left), held=held)
+        tried += 1
+        judgements = _judge(context, request, rules, now, tried)
+        lines = tuple(policies.describe(judgements))
+        now = dataclasses.replace(now, decisions=lines)
+        so_far = policies.combine(so_far, now, left) if so_far else now
+        held += sum(each.decision.action is Action.HOLD for each in judgements)
+        if not policies.is_rescue_due(judgements, now):
+            return dataclasses.replace(so_far, held=held)
+        left += [each.failure for each in judgements if each.decision.action in {Action.HOLD, Action.IGNORE}]
+        key, folder = claim_attempt(rules.submissions, _next(request.key), context.run_id, is_rescue=True)
+        request = policies.rescue_of(request, judgements, key, folder)
+
+
+def _next(key: SubmissionKey) -> SubmissionKey:
+    return dataclasses.replace(key, attempt=key.attempt + 1)
+
+
+def _judge(
+    context: reattach.StepContext, request: StepRequest, rules: FailureRules, now: Outcome, tried: int
+) -> list[Judgement]:
+    """Decide about what failed, and write that down before anything is done."""
+    handle = bps.find(request.folder)
+    codes = outcome.read_exit_codes(handle) if handle is not None and now.failures else {}
+    judgements = policies.judge(rules.policies, request, now.failures, codes, attempt=tried)
+    rules.casebook.note(policies.cases_of(request, judgements, context.run_id))
+    for line in policies.describe(judgements):
+        context.log.warning(line)
+    for data_id, judgement in policies.quarantined_in(judgements):
+        why = f"{judgement.decision.policy}: {cause_of(judgement.failure)}"
+        rules.casebook.quarantine(request.key.release, [data_id], why=why, by=f"policy, in run {context.run_id}")
+    return judgements
 
 
 def launch_and_watch(
@@ -46,17 +172,40 @@ def launch_and_watch(
         See `launchers.graph.build_graph`, `launchers.bps.submit` and `launchers.watch.watch`.
     """
     try:
-        handle = _find_or_submit(context, request)
-        summary = read_summary(request)
-        teller = _Teller(context, log_every_s)
-        last = watch.watch(
-            handle, poll_s=poll_s, on_progress=teller.tell, quanta_total=summary.total if summary else None
-        )
-        teller.tell_last(last)
+        with _only_watcher(context, request, log_every_s):
+            handle = _find_or_submit(context, request)
+            summary = read_summary(request)
+            teller = _Teller(context, log_every_s)
+            last = watch.watch(
+                handle, poll_s=poll_s, on_progress=teller.tell, quanta_total=summary.total if summary else None
+            )
+            teller.tell_last(last)
+            return outcome.read_outcome(request, handle)
     except dg.DagsterExecutionInterruptedError:
         _leave_or_cancel(context, request)
         raise
-    return outcome.read_outcome(request, handle)
+
+
+@contextmanager
+def _only_watcher(context: reattach.StepContext, request: StepRequest, tell_every_s: float) -> Iterator[None]:
+    """Wait until nobody else watches the submission: two would restart and judge it against each other.
+
+    The lock is the folder's file system's, which lets go of it when its holder dies.
+    """
+    path = request.folder / _WATCHER
+    told = ""
+    while True:
+        with exclusive(path, wait_s=tell_every_s) as lock:
+            if lock is not None:
+                lock.truncate(0)
+                lock.write(f"run {context.run_id}, process {os.getpid()} on {socket.gethostname()}".encode())
+                lock.flush()
+                yield
+                return
+        holder = path.read_text(errors="replace")
+        if holder != told:
+            told = holder
+            context.log.info(f"{request.key.name} is watched by {holder} already: waiting")
 
 
 def _find_or_submit(context: reattach.StepContext, request: StepRequest) -> Handle:

@@ -68,6 +68,10 @@ class StepRequest:
     bps
         BPS settings from site profile and release (``wmsServiceClass``, ``computeSite``, ``requestMemory`` …), nested
         as in a BPS file; they win over the defaults of `launchers.bps`.
+    quarantined
+        Parts of data IDs that are treated as if they had never come.
+    later
+        Quanta (task label, data ID) that are not done now, nor what depends on them.
     dataset_query_constraint
         Which inputs constrain the graph's query: ``"all"``, ``"off"`` or names of dataset types, separated by commas;
         None for pipe_base's default.
@@ -84,6 +88,8 @@ class StepRequest:
     config_overrides: tuple[str, ...] = ()
     skip_existing_in: tuple[str, ...] = ()
     bps: Mapping[str, Any] = field(default_factory=dict)
+    quarantined: tuple[Mapping[str, int | str], ...] = ()
+    later: tuple[tuple[str, Mapping[str, int | str]], ...] = ()
     dataset_query_constraint: str | None = None
 
     @property

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from pathlib import Path
 from typing import Any
 
 import lsst.pipe.base.connectionTypes as ct
@@ -27,6 +28,13 @@ def behave(behaviour: str | None) -> None:
     match behaviour:
         case "raise":
             raise EvilData("this exposure is evil\nand so are its children")
+        case "raise otherwise":
+            raise ValueError("this exposure is odd")
+        case str() if behaviour.startswith("raise once "):
+            first = Path(behaviour.removeprefix("raise once "))
+            if not first.exists():
+                first.touch()
+                raise ConnectionError("the store didn't answer")
         case "no work":
             raise NoWorkFound("nothing to see here")
         case "hang":

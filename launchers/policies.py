@@ -1,0 +1,299 @@
+"""What a submission's failures lead to: decisions, and the rescue that carries them out.
+
+Belongs here: judging each failure by the release's policies, the request that does exactly the failed quanta again, and
+one outcome out of several attempts; as functions of values. Doesn't: the rules (`planning.policies`), their record
+(`launchers.casebook`), or running anything (`launchers.step_run`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from launchers.casebook import Case
+from launchers.outcome import DatasetCount, Outcome, QuantumFailure, TaskOutcome
+from launchers.submission import StepRequest, SubmissionKey
+from planning.policies import Action, Decision, Failure, FailurePolicy, decide, memory_by_task
+
+DEFAULT_MEMORY_MB = 2048
+"""What ctrl_bps asks for where nothing is said."""
+
+DEFAULT_LIMIT_MB = 491_520
+"""What ctrl_bps takes for the largest node where nothing is said (``memoryLimit``)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """A failure, and what is done about it."""
+
+    failure: QuantumFailure
+    decision: Decision
+
+
+def judge(
+    policies: Sequence[FailurePolicy],
+    request: StepRequest,
+    failures: Iterable[QuantumFailure],
+    exit_codes: Mapping[str, frozenset[int]],
+    *,
+    attempt: int,
+) -> list[Judgement]:
+    """Decide what is done about each failure of a submission.
+
+    Parameters
+    ----------
+    policies
+        The release's.
+    request
+        What was submitted; says how much memory was asked for.
+    failures
+        What failed.
+    exit_codes
+        Of the jobs that failed, by job label: a job of several tasks has a label of its own, so that for a task without
+        jobs of its own all of them count.
+    attempt
+        How many submissions have tried these quanta.
+    """
+    all_codes = frozenset[int]().union(*exit_codes.values())
+    limit_mb = int(request.bps.get("memoryLimit", DEFAULT_LIMIT_MB))
+    return [
+        Judgement(
+            failure,
+            decide(
+                policies,
+                Failure(failure.task, failure.exception, failure.message, exit_codes.get(failure.task, all_codes)),
+                attempt=attempt,
+                memory_mb=memory_of(request.bps, failure.task),
+                limit_mb=limit_mb,
+            ),
+        )
+        for failure in failures
+    ]
+
+
+def memory_of(bps: Mapping[str, Any], task: str) -> int:
+    """Give the memory that a task's jobs ask for, in MB.
+
+    Parameters
+    ----------
+    bps
+        BPS settings.
+    task
+        Task label.
+    """
+    places = [
+        *(cluster for _, cluster in _clusters_with(bps, task)),
+        bps.get("pipetask", {}).get(task, {}),
+        bps.get("site", {}).get(bps.get("computeSite"), {}),
+        bps,
+    ]
+    return int(next((place["requestMemory"] for place in places if "requestMemory" in place), DEFAULT_MEMORY_MB))
+
+
+def with_memory(bps: Mapping[str, Any], memory_mb: Mapping[str, int]) -> dict[str, Any]:
+    """Give BPS settings in which some tasks ask for more memory, and the clusters that they are in.
+
+    Parameters
+    ----------
+    bps
+        BPS settings.
+    memory_mb
+        By task label.
+    """
+    pipetasks = {label: dict(settings) for label, settings in bps.get("pipetask", {}).items()}
+    clusters = {label: dict(settings) for label, settings in bps.get("cluster", {}).items()}
+    for task, asked in memory_mb.items():
+        pipetasks.setdefault(task, {})["requestMemory"] = asked
+        for label, settings in _clusters_with(bps, task):
+            if "requestMemory" in settings:
+                clusters[label]["requestMemory"] = max(asked, int(clusters[label]["requestMemory"]))
+    changed: dict[str, Any] = dict(bps)
+    if pipetasks:
+        changed["pipetask"] = pipetasks
+    if clusters:
+        changed["cluster"] = clusters
+    return changed
+
+
+def _clusters_with(bps: Mapping[str, Any], task: str) -> list[tuple[str, Mapping[str, Any]]]:
+    return [
+        (label, settings)
+        for label, settings in bps.get("cluster", {}).items()
+        if task in re.split(r"\s*,\s*", settings.get("pipetasks", ""))
+    ]
+
+
+def is_rescue_due(judgements: Sequence[Judgement], outcome: Outcome) -> bool:
+    """Say whether anything is gained by submitting again.
+
+    Parameters
+    ----------
+    judgements
+        Of the outcome's failures.
+    outcome
+        What is done: what waits for a data ID that is now quarantined can be done without it.
+    """
+    actions = {each.decision.action for each in judgements}
+    is_something_blocked = any(task.blocked for task in outcome.tasks.values())
+    return any(action.is_repeated for action in actions) or (Action.QUARANTINE in actions and is_something_blocked)
+
+
+def rescue_of(request: StepRequest, judgements: Sequence[Judgement], key: SubmissionKey, folder: Path) -> StepRequest:
+    """Write the request that does again what was decided to, and nothing else.
+
+    Parameters
+    ----------
+    request
+        What failed.
+    judgements
+        What is done about its failures.
+    key, folder
+        The next attempt's.
+    """
+    by_task: defaultdict[str, list[Decision]] = defaultdict(list)
+    for each in judgements:
+        by_task[each.failure.task].append(each.decision)
+    left = [each.failure for each in judgements if each.decision.action in {Action.HOLD, Action.IGNORE}]
+    return dataclasses.replace(
+        request,
+        key=key,
+        folder=folder,
+        skip_existing_in=(request.key.run_collection, *request.skip_existing_in),
+        quarantined=(*request.quarantined, *(data_id for data_id, _ in quarantined_in(judgements))),
+        later=(*request.later, *((failure.task, failure.data_id) for failure in left)),
+        bps=with_memory(request.bps, memory_by_task(by_task)),
+    )
+
+
+def quarantined_in(judgements: Iterable[Judgement]) -> list[tuple[Mapping[str, int | str], Judgement]]:
+    """Give the data IDs that are to be left out from now on, each once, with why.
+
+    Parameters
+    ----------
+    judgements
+        What was decided.
+    """
+    chosen = (each for each in judgements if each.decision.action is Action.QUARANTINE)
+    by_data_id = {frozenset(each.failure.data_id.items()): each for each in chosen}
+    return [(each.failure.data_id, each) for each in by_data_id.values()]
+
+
+def combine(before: Outcome, after: Outcome | None, left: Iterable[QuantumFailure] = ()) -> Outcome:
+    """Make one outcome of a submission and its rescue.
+
+    Parameters
+    ----------
+    before
+        The submission's; what it expected is what is expected still.
+    after
+        The rescue's; None when there was nothing left to do.
+    left
+        The failures that the rescue didn't try again, and that aren't quarantined.
+    """
+    left = tuple(left)
+    still = Counter(failure.task for failure in left)
+    tasks_after = after.tasks if after else {}
+    datasets_after = after.datasets if after else {}
+    failures = (*left, *(after.failures if after else ()))
+    return dataclasses.replace(
+        after or before,
+        tasks={
+            label: _combined_task(
+                before.tasks.get(label, TaskOutcome()), tasks_after.get(label, TaskOutcome()), still[label]
+            )
+            for label in {**before.tasks, **tasks_after}
+        },
+        failures=failures,
+        datasets={
+            place: _combined_count(
+                before.datasets.get(place, DatasetCount()), datasets_after.get(place, DatasetCount())
+            )
+            for place in {**before.datasets, **datasets_after}
+        },
+        cpu_s=before.cpu_s + (after.cpu_s if after else 0.0),
+        peak_memory_mb=max(before.peak_memory_mb, after.peak_memory_mb if after else 0.0),
+        wall_s=before.wall_s + (after.wall_s if after else 0.0),
+        decisions=(*before.decisions, *(after.decisions if after else ())),
+    )
+
+
+def _combined_task(before: TaskOutcome, after: TaskOutcome, still_failed: int) -> TaskOutcome:
+    expected = before.expected or after.expected
+    succeeded = min(before.succeeded + after.succeeded, expected)
+    failed = min(after.failed + still_failed, expected - succeeded)
+    return TaskOutcome(
+        expected, succeeded, failed, min(before.caveats + after.caveats, succeeded), expected - succeeded - failed
+    )
+
+
+def _combined_count(before: DatasetCount, after: DatasetCount) -> DatasetCount:
+    expected = before.expected or after.expected
+    # A quantum that failed late has left some of its outputs, and its rescue makes them again.
+    return DatasetCount(min(before.count + after.count, expected), before.bytes + after.bytes, expected)
+
+
+def describe(judgements: Iterable[Judgement]) -> list[str]:
+    """Say what is done, a line for each cause, the most frequent first.
+
+    Parameters
+    ----------
+    judgements
+        What was decided.
+    """
+    groups: Counter[tuple[str, str, str, Action, str, int | None]] = Counter()
+    for each in judgements:
+        failure, decision = each.failure, each.decision
+        groups[
+            failure.task, failure.exception, failure.message, decision.action, decision.policy, decision.memory_mb
+        ] += 1
+    return [
+        f"{number} {task}: {exception or 'no exception'}: {message}: {_said(action, memory)} ({policy})"
+        for (task, exception, message, action, policy, memory), number in groups.most_common()
+    ]
+
+
+def _said(action: Action, memory_mb: int | None) -> str:
+    return {
+        Action.RETRY: "tried again",
+        Action.MORE_MEMORY: f"tried again with {memory_mb} MB",
+        Action.QUARANTINE: "quarantined",
+        Action.HOLD: "held for somebody to decide",
+        Action.IGNORE: "listed",
+    }[action]
+
+
+def cases_of(request: StepRequest, judgements: Iterable[Judgement], run_id: str) -> list[Case]:
+    """Give what the casebook keeps.
+
+    Parameters
+    ----------
+    request
+        What was submitted.
+    judgements
+        What was decided.
+    run_id
+        The Dagster run's.
+    """
+    key = request.key
+    return [
+        Case(
+            release=key.release,
+            step=key.step,
+            submission=key.name,
+            dagster_run=run_id,
+            task=failure.task,
+            data_id=failure.data_id,
+            exception=failure.exception,
+            message=failure.message,
+            log=failure.log,
+            action=decision.action.value,
+            policy=decision.policy,
+            memory_mb=decision.memory_mb,
+        )
+        for failure, decision in ((each.failure, each.decision) for each in judgements)
+    ]

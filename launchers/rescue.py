@@ -1,0 +1,152 @@
+"""A rescue: what earlier attempts at the same work have left, done again and nothing else.
+
+Belongs here: reading what those attempts came to, and the request that does what they left, all of it or one cause.
+Doesn't: what is decided about new failures (`launchers.policies`), or starting runs (`commands.rescue`,
+`drp_assets.rescue`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from launchers import bps, watch
+from launchers.attempts import Attempt
+from launchers.outcome import Outcome, QuantumFailure, read_outcome, read_quanta
+from launchers.policies import combine
+from launchers.submission import StepRequest
+from resources.errors import Rejected
+
+
+@dataclass(frozen=True, slots=True)
+class Remains:
+    """What is left of a piece of work.
+
+    Parameters
+    ----------
+    outcome
+        What its attempts came to, together.
+    attempts
+        Those that were submitted.
+    """
+
+    outcome: Outcome
+    attempts: tuple[Attempt, ...]
+
+    @property
+    def is_something(self) -> bool:
+        """Whether a rescue would have anything to do, but for what is quarantined."""
+        return any(task.failed or task.blocked for task in self.outcome.tasks.values())
+
+
+def read_remains(request: StepRequest, attempts: Iterable[Attempt]) -> Remains | None:
+    """Read what the attempts at a piece of work have left; None when none of them was ever submitted.
+
+    Parameters
+    ----------
+    request
+        Any request for the work; its key and folder are replaced by each attempt's.
+    attempts
+        The last whole one and the rescues since, in their order.
+
+    Raises
+    ------
+    resources.errors.Rejected
+        One of them isn't over.
+    """
+    outcome: Outcome | None = None
+    submitted = []
+    for attempt in attempts:
+        handle = bps.find(attempt.folder)
+        if handle is None:
+            continue
+        if not (progress := watch.look(handle)).is_over:
+            raise Rejected(f"it is {progress.state.lower()}", handle.name, "wait for it, or cancel its run")
+        submitted.append(attempt)
+        tried = dataclasses.replace(request, key=attempt.key, folder=attempt.folder)
+        after = read_outcome(tried, handle)
+        if outcome is None or not attempt.is_rescue:
+            outcome = after
+        else:
+            outcome = combine(outcome, after, not_tried(outcome.failures, read_quanta(tried)))
+    return None if outcome is None else Remains(outcome, tuple(submitted))
+
+
+def not_tried(
+    failures: Iterable[QuantumFailure], tried: set[tuple[str, frozenset[tuple[str, int | str]]]]
+) -> list[QuantumFailure]:
+    """Give the failures that a rescue has not tried again.
+
+    Parameters
+    ----------
+    failures
+        Of the attempts before it.
+    tried
+        The rescue's quanta.
+    """
+    return [each for each in failures if (each.task, frozenset(each.data_id.items())) not in tried]
+
+
+def of_causes(failures: Iterable[QuantumFailure], causes: Sequence[str]) -> list[QuantumFailure]:
+    """Choose failures by their cause.
+
+    Parameters
+    ----------
+    failures
+        To choose from.
+    causes
+        Regular expressions, each found anywhere in ``task: exception: message``; none chooses all.
+
+    Raises
+    ------
+    resources.errors.Rejected
+        One of them is no regular expression.
+    """
+    try:
+        patterns = [re.compile(cause) for cause in causes]
+    except re.error as error:
+        raise Rejected(f"not a regular expression: {error}", str(causes), "correct it") from error
+    return [each for each in failures if not patterns or any(pattern.search(cause_of(each)) for pattern in patterns)]
+
+
+def cause_of(failure: QuantumFailure) -> str:
+    """Say what causes are compared with, and what failures are grouped by: ``task: exception: message``.
+
+    Parameters
+    ----------
+    failure
+        What failed.
+    """
+    return f"{failure.task}: {failure.exception or 'no exception'}: {failure.message}"
+
+
+def rescue_request(request: StepRequest, remains: Remains, causes: Sequence[str]) -> StepRequest:
+    """Write the request that does what earlier attempts have left.
+
+    Parameters
+    ----------
+    request
+        The rescue's own key and folder, and everything else that it takes from release and site.
+    remains
+        What is left.
+    causes
+        See `of_causes`: failures of other causes, and what depends on them, stay as they are.
+
+    Raises
+    ------
+    resources.errors.Rejected
+        No failure is of these causes.
+    """
+    failures = remains.outcome.failures
+    chosen = of_causes(failures, causes)
+    if failures and not chosen:
+        raise Rejected("nothing failed for that", request.key.name, "see `drp rescue` without --cause for the causes")
+    later = [each for each in failures if each not in chosen]
+    runs = [attempt.key.run_collection for attempt in reversed(remains.attempts)]
+    return dataclasses.replace(
+        request,
+        skip_existing_in=tuple(runs),
+        later=tuple((each.task, each.data_id) for each in later),
+    )

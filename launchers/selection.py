@@ -1,0 +1,95 @@
+"""Which quanta of a graph are left out: quarantined data IDs, and failures that are not to be tried again now.
+
+Belongs here: the graph builder that leaves them out, through pipe_base's own extension point. Doesn't: deciding what is
+left out (`launchers.policies`), or building the rest (`launchers.graph`).
+
+What is quarantined is treated as if it had never come: what depends on it goes on without it. What is left for later
+takes all that depends on it along: that would otherwise be made from less than it should be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
+
+from lsst.daf.butler import DataCoordinate
+from lsst.pipe.base import PipelineGraph
+from lsst.pipe.base.all_dimensions_quantum_graph_builder import AllDimensionsQuantumGraphBuilder
+from lsst.pipe.base.quantum_graph_skeleton import DatasetKey, QuantumGraphSkeleton
+
+type DataId = Mapping[str, int | str]
+
+
+def covers(part: DataId, data_id: DataCoordinate) -> bool:
+    """Say whether all that ``part`` names is so in a data ID."""
+    return all(key in data_id.dimensions.required and data_id[key] == value for key, value in part.items())
+
+
+class SelectingGraphBuilder(AllDimensionsQuantumGraphBuilder):
+    """Builds a graph without what is left out.
+
+    Parameters
+    ----------
+    quarantined
+        Parts of data IDs.
+    later
+        Task labels and data IDs of quanta.
+    """
+
+    def __init__(
+        self, *arguments: Any, quarantined: Collection[DataId], later: Collection[tuple[str, DataId]], **settings: Any
+    ) -> None:
+        super().__init__(*arguments, **settings)
+        self._quarantined = [dict(part) for part in quarantined]
+        self._later = {(task, frozenset(data_id.items())) for task, data_id in later}
+
+    def process_subgraph(self, subgraph: PipelineGraph) -> QuantumGraphSkeleton:
+        """Build the structure, and take out of it what is left out; see the base class."""
+        skeleton = super().process_subgraph(subgraph)
+        if self._quarantined:
+            self._remove_quarantined(subgraph, skeleton)
+        if self._later:
+            self._remove_later(subgraph, skeleton)
+        return skeleton
+
+    def _remove_quarantined(self, subgraph: PipelineGraph, skeleton: QuantumGraphSkeleton) -> None:
+        for label, task in subgraph.tasks.items():
+            for quantum in list(skeleton.get_quanta(label)):
+                data_id = DataCoordinate.from_required_values(task.dimensions, quantum.data_id_values)
+                if self._is_quarantined(data_id):
+                    skeleton.remove_quantum_node(quantum, remove_outputs=True)
+        # What other steps have made of it is left out as well.
+        skeleton.remove_dataset_nodes(
+            [
+                key
+                for key in skeleton
+                if isinstance(key, DatasetKey)
+                and skeleton.get_producer_of(key) is None
+                and self._is_quarantined(
+                    DataCoordinate.from_required_values(
+                        subgraph.dataset_types[key.parent_dataset_type_name].dimensions, key.data_id_values
+                    )
+                )
+            ]
+        )
+
+    def _is_quarantined(self, data_id: DataCoordinate) -> bool:
+        return any(covers(part, data_id) for part in self._quarantined)
+
+    def _remove_later(self, subgraph: PipelineGraph, skeleton: QuantumGraphSkeleton) -> None:
+        gone: set[DatasetKey] = set()
+        removed = []
+        # In the pipeline's order: whatever a quantum depends on has been looked at before it.
+        for label, task in subgraph.tasks.items():
+            for quantum in skeleton.get_quanta(label):
+                data_id = DataCoordinate.from_required_values(task.dimensions, quantum.data_id_values)
+                is_later = (label, frozenset(data_id.required.items())) in self._later
+                if is_later or _any_in(skeleton.iter_inputs_of(quantum), gone):
+                    removed.append(quantum)
+                    gone.update(skeleton.iter_outputs_of(quantum))
+        for quantum in removed:
+            skeleton.remove_quantum_node(quantum, remove_outputs=True)
+
+
+def _any_in(keys: Iterable[Any], chosen: set[DatasetKey]) -> bool:
+    return any(key in chosen for key in keys)

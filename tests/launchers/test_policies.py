@@ -1,0 +1,179 @@
+"""What failures lead to, as values: the next request, and one outcome out of several."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from launchers.outcome import DatasetCount, Outcome, QuantumFailure, TaskOutcome
+from launchers.policies import (
+    Judgement,
+    cases_of,
+    combine,
+    describe,
+    is_rescue_due,
+    judge,
+    memory_of,
+    rescue_of,
+    with_memory,
+)
+from launchers.rescue import of_causes
+from launchers.submission import StepRequest, SubmissionKey
+from planning.policies import Action, Decision, FailurePolicy
+from resources.errors import Rejected
+
+KEY = SubmissionKey("dr1", "step1a", ("20261101",))
+NEXT = SubmissionKey("dr1", "step1a", ("20261101",), 2)
+
+
+def request(**bps) -> StepRequest:
+    return StepRequest(KEY, "repo", "DRP.yaml#step1a", ("dr1",), "dr1", "", Path("one"), bps=bps)
+
+
+def failure(task: str = "isr", detector: int = 1, exception: str = "ValueError") -> QuantumFailure:
+    return QuantumFailure(task, {"exposure": 7, "detector": detector}, exception, "too bad", "s3://log")
+
+
+def judged(action: Action, memory_mb: int | None = None, **failed) -> Judgement:
+    return Judgement(failure(**failed), Decision(action, "p", memory_mb))
+
+
+def outcome(**changes) -> Outcome:
+    values = {"tasks": {}, "failures": (), "datasets": {}, "cpu_s": 1.0, "peak_memory_mb": 5.0, "wall_s": 2.0}
+    return Outcome(**values | {"run_collection": KEY.run_collection} | changes)
+
+
+def test_the_rescue_skips_what_the_run_before_it_has_made() -> None:
+    rescue = rescue_of(request(), [judged(Action.RETRY)], NEXT, Path("two"))
+    assert rescue.key == NEXT
+    assert rescue.folder == Path("two")
+    assert rescue.skip_existing_in == ("dr1/step1a/" + KEY.digest + "/1",)
+    assert rescue.later == ()
+    again = rescue_of(rescue, [judged(Action.RETRY)], NEXT, Path("three"))
+    assert again.skip_existing_in == (NEXT.run_collection, KEY.run_collection)
+
+
+def test_what_is_held_or_only_listed_is_not_done_again() -> None:
+    made = [judged(Action.RETRY), judged(Action.HOLD, detector=2), judged(Action.IGNORE, detector=3)]
+    rescue = rescue_of(request(), made, NEXT, Path("two"))
+    assert [data_id["detector"] for _, data_id in rescue.later] == [2, 3]
+
+
+def test_what_is_quarantined_is_left_out_once() -> None:
+    made = [judged(Action.QUARANTINE), judged(Action.QUARANTINE, task="calibrate")]
+    rescue = rescue_of(request(), made, NEXT, Path("two"))
+    assert rescue.quarantined == ({"exposure": 7, "detector": 1},)
+
+
+def test_more_memory_goes_to_the_task_that_needs_it() -> None:
+    made = [judged(Action.MORE_MEMORY, 4096), judged(Action.MORE_MEMORY, 8192, detector=2)]
+    rescue = rescue_of(request(requestMemory=2048, pipetask={"isr": {"requestCpus": 2}}), made, NEXT, Path("two"))
+    assert rescue.bps["pipetask"] == {"isr": {"requestCpus": 2, "requestMemory": 8192}}
+    assert rescue.bps["requestMemory"] == 2048
+
+
+def test_a_cluster_that_says_its_own_memory_gets_more_of_it() -> None:
+    bps = {"cluster": {"visit": {"pipetasks": "isr, calibrate", "requestMemory": 3000}, "other": {"pipetasks": "x"}}}
+    changed = with_memory(bps, {"isr": 6000})
+    assert changed["cluster"]["visit"]["requestMemory"] == 6000
+    assert changed["cluster"]["other"] == {"pipetasks": "x"}
+    assert bps["cluster"]["visit"]["requestMemory"] == 3000
+
+
+@pytest.mark.parametrize(
+    ("bps", "memory"),
+    [
+        ({}, 2048),
+        ({"requestMemory": 4000}, 4000),
+        ({"requestMemory": 4000, "computeSite": "L", "site": {"L": {"requestMemory": 5000}}}, 5000),
+        ({"requestMemory": 4000, "pipetask": {"isr": {"requestMemory": 6000}}}, 6000),
+        ({"pipetask": {"isr": {"requestMemory": 6}}, "cluster": {"c": {"pipetasks": "isr", "requestMemory": 9}}}, 9),
+    ],
+)
+def test_the_memory_asked_for_is_read_where_bps_reads_it(bps: dict, memory: int) -> None:
+    assert memory_of(bps, "isr") == memory
+
+
+def test_exit_codes_are_those_of_the_tasks_own_jobs_else_of_all() -> None:
+    rules = [FailurePolicy(name="killed", exit_codes=(137,), action=Action.RETRY)]
+    codes = {"isr": frozenset({1}), "coadd": frozenset({137})}
+    made = judge(rules, request(), [failure(), failure("merged")], codes, attempt=1)
+    assert [each.decision.action for each in made] == [Action.IGNORE, Action.RETRY]
+
+
+def test_the_sites_largest_node_limits_memory() -> None:
+    lost = failure(exception="MemoryError")
+    (made,) = judge([], request(requestMemory=3000, memoryLimit=4000), [lost], {}, attempt=1)
+    assert made.decision.memory_mb == 4000
+
+
+def test_a_rescue_is_due_when_something_can_be_gained() -> None:
+    blocked = outcome(tasks={"sum": TaskOutcome(1, 0, blocked=1)})
+    assert is_rescue_due([judged(Action.RETRY)], outcome())
+    assert is_rescue_due([judged(Action.QUARANTINE)], blocked)
+    assert not is_rescue_due([judged(Action.QUARANTINE)], outcome())
+    assert not is_rescue_due([judged(Action.HOLD), judged(Action.IGNORE)], blocked)
+
+
+def test_outcomes_add_up() -> None:
+    place = ("image", "20261101", "")
+    before = outcome(
+        tasks={"isr": TaskOutcome(4, 2, failed=2), "sum": TaskOutcome(1, 0, blocked=1)},
+        failures=(failure(), failure(detector=2)),
+        datasets={place: DatasetCount(2, 20, 4)},
+    )
+    after = outcome(
+        tasks={"isr": TaskOutcome(1, 1)},
+        datasets={place: DatasetCount(1, 10, 1)},
+        run_collection=NEXT.run_collection,
+        peak_memory_mb=9.0,
+    )
+    both = combine(before, after, [failure(detector=2)])
+    assert both.tasks == {"isr": TaskOutcome(4, 3, failed=1), "sum": TaskOutcome(1, 0, blocked=1)}
+    assert both.datasets == {place: DatasetCount(3, 30, 4)}
+    assert both.failures == (failure(detector=2),)
+    assert (both.cpu_s, both.wall_s, both.peak_memory_mb) == (2.0, 4.0, 9.0)
+    assert both.run_collection == NEXT.run_collection
+
+
+COUNTS = st.integers(0, 50)
+
+
+@given(done=COUNTS, bad=COUNTS, waiting=COUNTS, redone=COUNTS, bad_again=COUNTS)
+def test_combined_counts_are_always_possible(done: int, bad: int, waiting: int, redone: int, bad_again: int) -> None:
+    before = outcome(tasks={"t": TaskOutcome(done + bad + waiting, done, failed=bad, blocked=waiting)})
+    after = outcome(tasks={"t": TaskOutcome(redone + bad_again, redone, failed=bad_again)})
+    task = combine(before, after).tasks["t"]
+    assert task.succeeded + task.failed + task.blocked == task.expected
+    assert min(task.succeeded, task.failed, task.blocked, task.caveats) >= 0
+
+
+def test_decisions_are_told_by_cause() -> None:
+    made = [judged(Action.RETRY), judged(Action.RETRY, detector=2), judged(Action.MORE_MEMORY, 99, exception="E")]
+    assert describe(made) == [
+        "2 isr: ValueError: too bad: tried again (p)",
+        "1 isr: E: too bad: tried again with 99 MB (p)",
+    ]
+
+
+def test_the_casebook_gets_what_failed_why_and_what_is_done() -> None:
+    (case,) = cases_of(request(), [judged(Action.MORE_MEMORY, 99)], "run")
+    assert (case.release, case.submission, case.action, case.memory_mb, case.log) == (
+        "dr1",
+        KEY.name,
+        "more_memory",
+        99,
+        "s3://log",
+    )
+
+
+def test_causes_choose_by_task_exception_and_message() -> None:
+    failures = [failure(), failure("calibrate"), failure(exception="KeyError")]
+    assert of_causes(failures, []) == failures
+    assert of_causes(failures, ["^calibrate"]) == [failures[1]]
+    assert of_causes(failures, ["KeyError: too", "calib"]) == failures[1:]
+    with pytest.raises(Rejected, match="not a regular expression"):
+        of_causes(failures, ["("])
