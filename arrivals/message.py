@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any
 
 import orjson
@@ -220,9 +221,9 @@ def _kind_and_sidecar(payload: dict[str, Any], name: str) -> tuple[Kind, Sidecar
 def _when_and_where(kind: Kind, name: str, sidecar: Sidecar | None) -> tuple[int | None, int | None, int | None]:
     """day_obs, exposure and detector, from the data ID where there is one, else from the file's name."""
     if sidecar is not None:
-        exposure, visit, detector = (sidecar.number(key) for key in ("exposure", "visit", "detector"))
-        dated = exposure if exposure is not None else visit
-        day_obs = sidecar.number("day_obs")
+        numbers = {key: value for key, value in sidecar.data_id if isinstance(value, int)}
+        exposure, detector, day_obs = numbers.get("exposure"), numbers.get("detector"), numbers.get("day_obs")
+        dated = exposure if exposure is not None else numbers.get("visit")
         if day_obs is None and dated is not None:
             day_obs = day_obs_of(dated)
         return day_obs, exposure, detector
@@ -294,6 +295,7 @@ def _dimensions(dataset_type: dict[str, Any]) -> tuple[str, ...]:
     return tuple(_key(item) for item in value)
 
 
+@lru_cache(maxsize=1_024)  # there are few dimensions, and they are named in every message
 def _key(value: str) -> str:
     if len(value) > MAX_TEXT or not value.isidentifier():
         raise Rejected(f"{_printable(value)!r} is no dimension", "rubin_sidecar")
