@@ -22,8 +22,8 @@ help:
 
 env: .venv/.ready ## the environment, in .venv
 
-services: ## packages that the tests need besides Python's (root)
-	@command -v chromium >/dev/null || (apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium)
+services: env ## packages that the services and tests need besides Python's (root)
+	@$(RUN)/python -m services.installation chromium
 
 demo: env ## the whole release on embedded defaults
 	$(RUN)/drp demo $(ARGS)

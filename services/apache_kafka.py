@@ -91,6 +91,11 @@ class ApacheKafka(LoopbackServer):
         return kept_port(self.folder, "proxy-port")
 
     @property
+    def access(self) -> str:
+        """Where the certificates are."""
+        return f"certificates in {self.authority.folder}"
+
+    @property
     def configuration(self) -> Path:
         """The node's properties."""
         return self.folder / "broker.properties"

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -79,7 +80,11 @@ def main() -> int:
     """Install what is missing of the services' packages and of those on the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("packages", nargs="*", help="needed besides those of the services")
-    wanted = missing([*packages(), *parser.parse_args().packages])
+    needed = [*packages(), *parser.parse_args().packages]
+    if shutil.which("dpkg-query") is None:
+        print(f"this machine is no Debian; install what these packages hold: {' '.join(needed)}", file=sys.stderr)
+        return 1
+    wanted = missing(needed)
     if not wanted:
         return 0
     if os.geteuid() != 0:

@@ -68,6 +68,11 @@ class PostgreSQL(LoopbackServer):
         return self.folder / "passwords"
 
     @property
+    def access(self) -> str:
+        """The variable that names the file of passwords."""
+        return f"PGPASSFILE={self.passfile}"
+
+    @property
     def data(self) -> Path:
         """The cluster's own folder."""
         return self.folder / "data"

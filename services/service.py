@@ -19,6 +19,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import ClassVar, Self
 
+from services.processes import descendants, memory_bytes, start_time
+
 _POLL_S = 0.02
 _LOG_TAIL_LINES = 20
 
@@ -106,7 +108,18 @@ class Service(ABC):
             pid, started = (self.folder / "pid").read_text(encoding="ascii").split()
         except (OSError, ValueError):
             return None
-        return int(pid) if _start_time(int(pid)) == started else None
+        return int(pid) if start_time(int(pid)) == started else None
+
+    @property
+    def memory_bytes(self) -> int:
+        """Memory that it holds, with all that it started; none if it doesn't run."""
+        pid = self.pid
+        return 0 if pid is None else memory_bytes(pid)
+
+    @property
+    def access(self) -> str:
+        """What clients need besides the address; empty if nothing."""
+        return ""
 
     def start(self) -> Self:
         """Start it unless it runs, and return when it is ready.
@@ -152,12 +165,12 @@ class Service(ABC):
         pid = self.pid
         if pid is None:
             return
-        victims = {victim: _start_time(victim) for victim in (pid, *_descendants(pid))}
+        victims = {victim: start_time(victim) for victim in (pid, *descendants(pid))}
         for victim in victims:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(victim, signal.SIGKILL)
         deadline = time.monotonic() + self.stop_timeout_s
-        while any(started and _start_time(victim) == started for victim, started in victims.items()):
+        while any(started and start_time(victim) == started for victim, started in victims.items()):
             if time.monotonic() > deadline:
                 raise ServiceError(f"{self.name}: a process of {sorted(victims)} survives SIGKILL")
             time.sleep(_POLL_S)
@@ -199,7 +212,7 @@ class Service(ABC):
                 env={**os.environ, **self.environment()},
                 start_new_session=True,
             )
-        write_at_once(self.folder / "pid", f"{process.pid} {_start_time(process.pid)}")
+        write_at_once(self.folder / "pid", f"{process.pid} {start_time(process.pid)}")
 
     def _ends_within(self, pid: int, timeout_s: float) -> bool:
         deadline = time.monotonic() + timeout_s
@@ -219,33 +232,3 @@ def write_at_once(path: Path, text: str) -> None:
     partial = path.with_name(f".{path.name}.partial")
     partial.write_text(text, encoding="ascii")
     partial.replace(path)
-
-
-def _descendants(pid: int) -> list[int]:
-    """Processes that a process started, and those that they started, whatever group they are in."""
-    parents = {}
-    for process in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            stat = (process / "stat").read_text(encoding="ascii", errors="replace")
-            parents[int(process.name)] = int(stat.rpartition(")")[2].split()[1])
-    found = [pid]
-    for ancestor in found:
-        found += [child for child, parent in parents.items() if parent == ancestor]
-    return found[1:]
-
-
-def _start_time(pid: int) -> str | None:
-    """When a process started, in the kernel's ticks: with the pid it names a process for good. None if it has ended.
-
-    A child that ended is reaped on the way, so that it doesn't look alive.
-    """
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
-    except OSError:
-        return None
-    state, *fields = stat.rpartition(")")[2].split()
-    if state != "Z":
-        return fields[18]
-    with contextlib.suppress(ChildProcessError):  # somebody else's child
-        os.waitpid(pid, 0)
-    return None

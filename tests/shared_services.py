@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from services.catalogue import with_dependants
+from services import together
 from services.service import Service
 
 MARK = "DRP_TESTS_IN"
@@ -38,9 +38,8 @@ class SharedServices:
 
     def stop(self) -> None:
         """End all of them that run."""
-        for entry in with_dependants():
-            if (self.folder / entry.name).exists():
-                entry.make(self.folder).stop()
+        for _, ended in together.stop(self.folder):
+            ended.result()
 
 
 def run_folder(config: pytest.Config) -> Path:
