@@ -11,19 +11,23 @@ from pathlib import Path
 
 import dagster as dg
 
+from drp_assets.arrival_checks import ARRIVALS, build_arrival_checks
 from drp_assets.automation import automation_sensor
 from drp_assets.inputs import build_inputs
 from drp_assets.keys import RAW, SITE_PRODUCTS
 from drp_assets.partitions import SITE_DAY_OBS
 from drp_assets.plans import plan_of
 from drp_assets.raws import build_site_assets
+from drp_assets.rescue import build_rescue_jobs
 from drp_assets.scorecard import build_scorecard
 from drp_assets.steps import build_step
+from drp_assets.transfers import TRANSFER_DAYS, TRANSFERS, build_transfers
 from planning.pipeline import plan_digest
 from planning.release import Release, read_release
 from resources.site import Site, read_site
 from sensors.arrivals import build_arrivals_sensor
 from sensors.failures import build_failure_sensor
+from sensors.transfers import build_transfers_sensor
 
 RELEASES = Path(__file__).parent.parent / "releases"
 
@@ -37,8 +41,13 @@ def build_site_definitions(profile: Site) -> dg.Definitions:
         The site.
     """
     return dg.Definitions(
-        assets=build_site_assets(profile),
-        sensors=[build_arrivals_sensor(profile, RAW, SITE_PRODUCTS), build_failure_sensor(profile)],
+        assets=[*build_site_assets(profile), build_transfers(profile)],
+        asset_checks=[build_arrival_checks(profile)],
+        sensors=[
+            build_arrivals_sensor(profile, RAW, SITE_PRODUCTS, ARRIVALS, SITE_DAY_OBS),
+            build_transfers_sensor(profile, TRANSFERS, TRANSFER_DAYS),
+            build_failure_sensor(profile),
+        ],
         executor=dg.in_process_executor,
     )
 
@@ -65,6 +74,7 @@ def build_release_definitions(profile: Site, release: Release) -> dg.Definitions
             *(build_step(profile, release, plan, step, code_version) for step in steps),
             build_scorecard(profile, release, plan),
         ],
+        jobs=build_rescue_jobs(release, steps),
         sensors=[automation_sensor(profile, release)],
         executor=dg.in_process_executor,
     )

@@ -1,25 +1,34 @@
 """What the site receives, for all releases: raws by day_obs, and the products that belong to no day_obs.
 
-Belongs here: the assets ``raw`` and ``arrived_products``. Doesn't: how anything is ingested (`arrivals`), or which raws
-a release is made from (`drp_assets.inputs`).
+Belongs here: the assets ``raw`` and ``arrived_products``. Doesn't: how anything is ingested (`arrivals`), whether it is
+complete (`drp_assets.arrival_checks`), or which raws a release is made from (`drp_assets.inputs`).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
 
 import dagster as dg
+from lsst.daf.butler import Butler
 
-from arrivals.ingest import ingest_pending
+from arrivals.completeness import day_completeness
+from arrivals.ingest import IngestReport, ingest_pending
 from arrivals.ledger import Ledger
+from arrivals.records import DayObsSummary
 from arrivals.states import State
-from drp_assets.events import one_line_failures
+from drp_assets.arrival_checks import RAW_COMPLETE, arrivals_spec, log_completeness
+from drp_assets.events import one_line_failures, output_for
 from drp_assets.keys import RAW, SITE_PRODUCTS
 from drp_assets.partitions import SITE_DAY_OBS
 from resources.butler import open_butler
 from resources.site import Site
 
+OWNER = "team:arrivals"
+"""Who looks after what the site receives."""
 
-def build_site_assets(site: Site) -> list[dg.AssetsDefinition]:
-    """Build the assets that ingest.
+
+def build_site_assets(site: Site) -> list[dg.AssetsDefinition | dg.AssetSpec]:
+    """Build the assets that ingest, and the one that stands for what is on its way.
 
     Parameters
     ----------
@@ -33,45 +42,75 @@ def build_site_assets(site: Site) -> list[dg.AssetsDefinition]:
         partitions_def=SITE_DAY_OBS,
         group_name="arrivals",
         kinds={"butler", "kafka"},
+        owners=[OWNER],
+        check_specs=[RAW_COMPLETE],
         description="Raws of a day_obs, ingested with their dimensions and visits.",
     )
-    def raw(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult]:
-        yield from _ingest(site, context, int(context.partition_key))
+    def raw(context: dg.AssetExecutionContext) -> Iterator[Any]:
+        day_obs = int(context.partition_key)
+        with _opened(site) as (butler, ledger):
+            report = ingest_pending(butler, ledger, site.arrivals, day_obs)
+            summary = ledger.by_day_obs().get(day_obs)
+            found = day_completeness(butler, ledger, site.arrivals, day_obs)
+        yield from _materialized(context, [report], summary)
+        log_completeness(context, site, found)
+        yield output_for(RAW_COMPLETE.key)
 
     @dg.asset(
         key=SITE_PRODUCTS,
         output_required=False,
         group_name="arrivals",
         kinds={"butler", "kafka"},
-        description="Calibrations, reference catalogues and other products, ingested as they come.",
+        owners=[OWNER],
+        description="Calibrations, reference catalogues and other products, and raws of any day_obs that has no "
+        "partition, ingested as they come.",
     )
     def arrived_products(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult]:
-        yield from _ingest(site, context, None)
+        with _opened(site) as (butler, ledger):
+            reports = [ingest_pending(butler, ledger, site.arrivals, undated=True)]
+            unfinished = ledger.by_day_obs(unfinished_only=True)
+            for day_obs in _without_partition(unfinished):
+                reports.append(ingest_pending(butler, ledger, site.arrivals, day_obs))
+            summary = ledger.by_day_obs().get(None)
+        yield from _materialized(context, reports, summary)
 
-    return [raw, arrived_products]
+    return [raw, arrived_products, arrivals_spec(OWNER)]
 
 
-def _ingest(site: Site, context: dg.AssetExecutionContext, day_obs: int | None) -> Iterator[dg.MaterializeResult]:
-    """Ingest what is due; what came again only is no news, and releases needn't hear of it."""
+@contextmanager
+def _opened(site: Site) -> Iterator[tuple[Butler, Ledger]]:
+    """The site's Butler and ledger, while a run needs them; an operator's error ends the run with its line."""
     with one_line_failures():
         ledger = Ledger(site.ledger)
         try:
-            butler = open_butler(site.butler, writeable=True)
-            report = ingest_pending(butler, ledger, site.arrivals, day_obs, undated=day_obs is None)
-            summary = ledger.by_day_obs().get(day_obs)
+            yield open_butler(site.butler, writeable=True), ledger
         finally:
             ledger.close()
-    for problem in report.problems:
+
+
+def _without_partition(summaries: Mapping[int | None, DayObsSummary]) -> list[int]:
+    days = [day_obs for day_obs, summary in summaries.items() if day_obs is not None and summary.due]
+    return sorted(d for d in days if not SITE_DAY_OBS.has_partition_key(str(d)))
+
+
+def _materialized(
+    context: dg.AssetExecutionContext, reports: list[IngestReport], summary: DayObsSummary | None
+) -> Iterator[dg.MaterializeResult]:
+    """Tell of what was ingested; what came again only is no news, and releases needn't hear of it."""
+    for problem in (problem for report in reports for problem in report.problems):
         context.log.warning(f"{problem.did} {problem.state}: {problem.reason}")
-    if not report.datasets or summary is None:
+    datasets = sum(report.datasets for report in reports)
+    if not datasets:
         context.log.info("nothing new has come")
         return
+    counts = summary.counts if summary is not None else dict.fromkeys(State, 0)
     yield dg.MaterializeResult(
         metadata={
-            "datasets ingested now": report.datasets,
-            "messages ingested": summary.counts[State.INGESTED],
-            "messages waiting": summary.counts[State.WAITING],
-            "messages quarantined": summary.counts[State.QUARANTINED],
-            "bytes announced": summary.bytes,
+            "datasets ingested now": datasets,
+            "bytes ingested now": sum(report.bytes for report in reports),
+            "messages ingested": counts[State.INGESTED],
+            "messages waiting": counts[State.WAITING],
+            "messages quarantined": counts[State.QUARANTINED],
+            "bytes announced": summary.bytes if summary is not None else 0,
         }
     )

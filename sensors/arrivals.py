@@ -1,25 +1,35 @@
 """The arrivals sensor: drains Kafka into the ledger, and asks for the ingest of each day_obs that has something due.
 
-Belongs here: one tick. Doesn't: reading messages or ingesting (`arrivals`), the assets that ingest (`drp_assets.raws`).
+Belongs here: one tick: what it reads, what it starts, what it says. Doesn't: reading messages, ingesting or judging
+(`arrivals`), the assets that ingest (`drp_assets.raws`), or the shape of its reports (`sensors.health`).
 """
 
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable, Mapping
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Self
 
 import dagster as dg
+from sqlalchemy.exc import DBAPIError
 
-from arrivals.drain import drain
+from arrivals.drain import DrainResult, drain
+from arrivals.health import Observation, counted, judge
 from arrivals.ledger import Ledger
+from arrivals.overview import Overview
 from arrivals.records import DayObsSummary
 from resources.errors import OperatorError
 from resources.site import Site
+from sensors.health import health_events
 
 INGEST_TAG = "drp/ingest"
 """Tag of the runs that ingest, which says what of: a day_obs, or ``products``."""
 
 PRODUCTS = "products"
+"""What belongs to no day_obs, or to one that has no partition."""
+
 UNFINISHED = [
     dg.DagsterRunStatus.QUEUED,
     dg.DagsterRunStatus.NOT_STARTED,
@@ -29,8 +39,43 @@ UNFINISHED = [
 ]
 
 
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """What one tick tells the next.
+
+    Parameters
+    ----------
+    tick
+        Counts ticks that were taken note of: a tick that is repeated, because its daemon died, asks for the same runs.
+    reported_at
+        When health was reported last, seconds since 1970.
+    trouble
+        Why nothing was drained last time, if so.
+    """
+
+    tick: int = 0
+    reported_at: float = 0.0
+    trouble: str = ""
+
+    @classmethod
+    def read(cls, text: str | None) -> Self:
+        """Read a cursor; one that somebody has reset or mistyped begins anew."""
+        try:
+            values = json.loads(text or "{}")
+            return cls(int(values["tick"]), float(values["reported_at"]), str(values["trouble"]))
+        except (ValueError, TypeError, KeyError):
+            return cls()
+
+    def __str__(self) -> str:
+        return json.dumps(asdict(self))
+
+
 def due_ingests(
-    summaries: Iterable[DayObsSummary], running: frozenset[str], now: dt.datetime, quiescent_s: float
+    summaries: Iterable[DayObsSummary],
+    running: frozenset[str],
+    now: dt.datetime,
+    quiescent_s: float,
+    has_partition: Callable[[str], bool] = lambda day_obs: True,
 ) -> list[str]:
     """Say what to ingest now: what has rows due, no run at it, and has been quiet for a while.
 
@@ -44,13 +89,17 @@ def due_ingests(
         The time.
     quiescent_s
         How long nothing must have come, so that a day_obs is ingested in few large batches.
+    has_partition
+        Whether a day_obs has a partition; one without is ingested with what belongs to none.
     """
-    due = []
+    due: set[str] = set()
     for summary in summaries:
-        tag = PRODUCTS if summary.day_obs is None else str(summary.day_obs)
+        tag = str(summary.day_obs)
+        if summary.day_obs is None or not has_partition(tag):
+            tag = PRODUCTS
         quiet_s = (now - summary.last_received_at).total_seconds()
         if summary.due and tag not in running and quiet_s >= quiescent_s:
-            due.append(tag)
+            due.add(tag)
     return sorted(due)
 
 
@@ -66,7 +115,9 @@ def ingests_in_progress(instance: dg.DagsterInstance) -> frozenset[str]:
     return frozenset(tag for run in runs if (tag := run.tags.get(INGEST_TAG)))
 
 
-def build_arrivals_sensor(site: Site, raw: dg.AssetKey, products: dg.AssetKey) -> dg.SensorDefinition:
+def build_arrivals_sensor(
+    site: Site, raw: dg.AssetKey, products: dg.AssetKey, health: dg.AssetKey, day_obs: dg.PartitionsDefinition
+) -> dg.SensorDefinition:
     """Build the sensor.
 
     Parameters
@@ -75,6 +126,10 @@ def build_arrivals_sensor(site: Site, raw: dg.AssetKey, products: dg.AssetKey) -
         Where messages arrive.
     raw, products
         The assets that ingest raws by day_obs, and everything that belongs to no day_obs.
+    health
+        The asset whose checks say whether arrivals are well.
+    day_obs
+        The raws' partitions.
     """
     targets: Mapping[bool, dg.AssetKey] = {True: products, False: raw}
 
@@ -85,32 +140,99 @@ def build_arrivals_sensor(site: Site, raw: dg.AssetKey, products: dg.AssetKey) -
         default_status=dg.DefaultSensorStatus.RUNNING,
         description="Reads Hermes messages into the ledger and starts the ingest of what has come.",
     )
-    def arrivals(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
-        ledger = Ledger(site.ledger)
-        try:
-            result = drain(site.kafka, site.arrivals, ledger)
-            news = f"{result.rows} new messages, {result.lag} still in Kafka"
-            for notice in result.notices:
-                context.log.warning(notice)
-        except OperatorError as error:
-            # What Kafka holds is safe there until the next tick; what the ledger holds can be ingested meanwhile.
-            news = str(error)
-            context.log.error(news)
-        summaries = ledger.by_day_obs()
-        ledger.close()
+    def arrivals(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         now = dt.datetime.now(dt.UTC)
-        due = due_ingests(summaries.values(), ingests_in_progress(context.instance), now, site.arrivals.quiescent_s)
-        if not due:
-            return dg.SkipReason(f"{news}; nothing is due")
+        before = Cursor.read(context.cursor)
+        running = ingests_in_progress(context.instance)
+        try:
+            tick = _look(site, now, before, running, day_obs.has_partition_key)
+        except (OperatorError, DBAPIError) as error:
+            # The ledger is away. What Kafka holds is safe there until the next tick.
+            said = str(error) if isinstance(error, OperatorError) else f"ledger: {error.orig}"
+            context.log.error(said)
+            return dg.SensorResult(skip_reason=said, cursor=str(replace(before, tick=before.tick + 1, trouble=said)))
+        for warning in tick.warnings:
+            context.log.warning(warning)
+        context.log.info(tick.news)
+        events = health_events(judge(tick.observation, site.arrivals), health) if tick.observation else []
+        if not tick.due:
+            return dg.SensorResult(skip_reason=tick.news, cursor=str(tick.cursor), asset_events=events)
         return dg.SensorResult(
             run_requests=[
                 dg.RunRequest(
+                    run_key=f"ingest/{tag}/{tick.cursor.tick}/{tick.newest_row}",
                     asset_selection=[targets[tag == PRODUCTS]],
                     partition_key=None if tag == PRODUCTS else tag,
                     tags={INGEST_TAG: tag},
                 )
-                for tag in due
-            ]
+                for tag in tick.due
+            ],
+            cursor=str(tick.cursor),
+            asset_events=events,
         )
 
     return arrivals
+
+
+@dataclass(frozen=True, slots=True)
+class _Tick:
+    cursor: Cursor
+    due: list[str]
+    newest_row: int
+    news: str
+    warnings: tuple[str, ...]
+    observation: Observation | None
+
+
+def _look(
+    site: Site, now: dt.datetime, before: Cursor, running: frozenset[str], has_partition: Callable[[str], bool]
+) -> _Tick:
+    ledger = Ledger(site.ledger)
+    try:
+        drained, trouble = _drain(site, ledger)
+        summaries = ledger.by_day_obs(unfinished_only=True, now=now).values()
+        reports = _is_due(before, trouble, now, site.arrivals.health_interval_s)
+        lag = None if drained is None or drained.held_back else {site.arrivals.topics: drained.lag}
+        seen = Observation(now, Overview(ledger).states(), lag, trouble) if reports else None
+    finally:
+        ledger.close()
+    due = due_ingests(summaries, running, now, site.arrivals.quiescent_s, has_partition)
+    cursor = Cursor(before.tick + 1, now.timestamp() if reports else before.reported_at, trouble)
+    newest_row = max((summary.newest_row for summary in summaries), default=0)
+    news = _news(drained, trouble, summaries, due, running)
+    warnings = drained.notices if drained is not None else (trouble,)
+    return _Tick(cursor, due, newest_row, news, warnings, seen)
+
+
+def _drain(site: Site, ledger: Ledger) -> tuple[DrainResult | None, str]:
+    """Drain; with Kafka away, say why not: what the ledger holds can be ingested meanwhile."""
+    try:
+        result = drain(site.kafka, site.arrivals, ledger)
+    except OperatorError as error:
+        return None, str(error)
+    return result, "; ".join(result.notices) if result.held_back else ""
+
+
+def _is_due(before: Cursor, trouble: str, now: dt.datetime, interval_s: float) -> bool:
+    return now.timestamp() - before.reported_at >= interval_s or bool(trouble) != bool(before.trouble)
+
+
+def _news(
+    drained: DrainResult | None,
+    trouble: str,
+    summaries: Iterable[DayObsSummary],
+    due: list[str],
+    running: frozenset[str],
+) -> str:
+    """What the tick has to say, in one line: read, left, waiting, started, being ingested."""
+    said = []
+    if trouble or drained is None:
+        said.append(trouble)
+    else:
+        said.append(f"{counted(drained.rows + drained.events, 'message')} read, {drained.lag:,} left in Kafka")
+    unfinished = sum(summary.unfinished for summary in summaries)
+    said.append(f"{unfinished:,} to be ingested or waiting" if unfinished else "all that came is settled")
+    if running:
+        said.append(f"being ingested: {', '.join(sorted(running))}")
+    said.append(f"asking for {', '.join(due)}" if due else "nothing is due")
+    return "; ".join(said)
