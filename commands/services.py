@@ -59,8 +59,8 @@ def down(names: Names = None) -> None:
     console = make_console()
     with _in_one_line():
         for entry, ended in together.stop(services_folder(), names or ()):
-            ended.result()
-            console.print(Text.assemble((f"{entry.name:20}", "bold"), "ended"))
+            if ended.result():
+                console.print(Text.assemble((f"{entry.name:20}", "bold"), "ended"))
 
 
 @app.command("status")

@@ -19,6 +19,7 @@ from services.mirror_maker import PRINCIPAL, MirrorMaker, NamingPolicy
 from services.pki import Authority
 from services.postgresql import PostgreSQL
 from services.service import Service, ServiceError
+from services.slurm import ClusterShape, Slurm
 
 READER = "drp-arrivals"
 """The platform's principal, which reads the site's topics, whatever they are called there, as groups of its own."""
@@ -112,6 +113,7 @@ ENTRIES = (
         lambda folder: make_mirror_maker(folder, NamingPolicy.DEFAULT),
         needs=("kafka-usdf", "kafka-site"),
     ),
+    Entry("slurm", Slurm, lambda folder: Slurm(folder / "slurm", ClusterShape(accounting=True))),
 )
 """Every service, in an order in which they can start."""
 

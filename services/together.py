@@ -6,16 +6,15 @@ Belongs here: who waits for whom. Doesn't: which services there are (`services.c
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from queue import SimpleQueue
 
 from services.catalogue import Entry, with_dependants, with_needs
 from services.service import Service, ServiceError
 
-type Settled = tuple[Entry, Future[Service]]
 
-
-def start(folder: Path, names: Iterable[str] = ()) -> Iterator[Settled]:
+def start(folder: Path, names: Iterable[str] = ()) -> Iterator[tuple[Entry, Future[Service]]]:
     """Start services and those that they need, each as soon as those are ready.
 
     Parameters
@@ -34,8 +33,8 @@ def start(folder: Path, names: Iterable[str] = ()) -> Iterator[Settled]:
     yield from _in_turn(chosen, {entry.name: entry.needs for entry in chosen}, lambda e: e.make(folder).start())
 
 
-def stop(folder: Path, names: Iterable[str] = ()) -> Iterator[Settled]:
-    """End those services that run, after those that need them; their data stay.
+def stop(folder: Path, names: Iterable[str] = ()) -> Iterator[tuple[Entry, Future[bool]]]:
+    """End services, after those that need them; their data stay.
 
     Parameters
     ----------
@@ -45,34 +44,39 @@ def stop(folder: Path, names: Iterable[str] = ()) -> Iterator[Settled]:
     Yields
     ------
     entry, outcome
-        Each service that ran, when it has ended.
+        Each service when it has ended, and whether it ran.
     """
-    running = [entry for entry in with_dependants(names) if entry.make(folder).pid is not None]
-    dependants = {entry.name: [each.name for each in running if entry.name in each.needs] for entry in running}
+    chosen = with_dependants(names)
+    dependants = {entry.name: [each.name for each in chosen if entry.name in each.needs] for entry in chosen}
 
-    def end(entry: Entry) -> Service:
+    def end(entry: Entry) -> bool:
         service = entry.make(folder)
-        service.stop()
-        return service
+        ran = service.pid is not None
+        service.stop()  # also where it doesn't run: some leave something behind
+        return ran
 
-    yield from _in_turn(running, dependants, end)
+    yield from _in_turn(chosen, dependants, end)
 
 
-def _in_turn(
-    chosen: Sequence[Entry], before: Mapping[str, Sequence[str]], action: Callable[[Entry], Service]
-) -> Iterator[Settled]:
+def _in_turn[Outcome](
+    chosen: Sequence[Entry], before: Mapping[str, Sequence[str]], action: Callable[[Entry], Outcome]
+) -> Iterator[tuple[Entry, Future[Outcome]]]:
     """Act on entries side by side, but on none before those that `before` names for it, which come earlier."""
-    begun: dict[str, Future[Service]] = {}
+    begun: dict[str, Future[Outcome]] = {}
+    settled: SimpleQueue[Entry] = SimpleQueue()
 
-    def act(entry: Entry) -> Service:
-        for name in before[entry.name]:
-            if begun[name].exception() is not None:
-                raise ServiceError(f"{entry.name} waits for {name}, which failed")
-        return action(entry)
+    def act(entry: Entry) -> Outcome:
+        try:
+            for name in before[entry.name]:
+                if begun[name].exception() is not None:
+                    raise ServiceError(f"{entry.name} waits for {name}, which failed")
+            return action(entry)
+        finally:
+            settled.put(entry)
 
-    with ThreadPoolExecutor(max_workers=max(len(chosen), 1)) as actors:
+    with ThreadPoolExecutor(max_workers=len(chosen)) as actors:
         for entry in chosen:
             begun[entry.name] = actors.submit(act, entry)
-        named = {begun[entry.name]: entry for entry in chosen}
-        for future in as_completed(named):
-            yield named[future], future
+        for _ in chosen:
+            entry = settled.get()
+            yield entry, begun[entry.name]

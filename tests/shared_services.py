@@ -38,8 +38,9 @@ class SharedServices:
 
     def stop(self) -> None:
         """End all of them that run."""
-        for _, ended in together.stop(self.folder):
-            ended.result()
+        if self.folder.exists():
+            for _, ended in together.stop(self.folder):
+                ended.result()
 
 
 def run_folder(config: pytest.Config) -> Path:

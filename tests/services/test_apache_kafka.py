@@ -6,6 +6,7 @@ from confluent_kafka.admin import AdminClient
 
 from services.apache_kafka import ApacheKafka
 from services.catalogue import READER, READER_GROUPS
+from services.network import NetworkLink
 from services.pki import Authority
 
 pytestmark = pytest.mark.integration
@@ -110,3 +111,19 @@ def test_what_was_taken_survives_a_kill_and_the_address_stays(own_kafka):
     assert own_kafka.address == address
     values = {message.value() for message in read(own_kafka, "LANCS-raw", 1000, who="admin")}
     assert values == {b"%d" % number for number in range(1000)}
+
+
+def test_a_client_behind_a_cut_network_goes_on_when_it_is_restored(own_kafka, tmp_path):
+    own_kafka.start()
+    with NetworkLink(tmp_path / "link", own_kafka.proxied_port, own_kafka.proxy_port) as link:
+        producer = Producer(own_kafka.client("admin", link.address))
+        producer.produce("LANCS-raw", b"before", partition=0)
+        assert producer.flush(PATIENCE_S) == 0
+
+        link.cut()
+        producer.produce("LANCS-raw", b"meanwhile", partition=0)
+        assert producer.flush(1) == 1
+        link.restore()
+        assert producer.flush(PATIENCE_S) == 0
+
+    assert [message.value() for message in read(own_kafka, "LANCS-raw", 2, who="admin")] == [b"before", b"meanwhile"]
