@@ -15,6 +15,7 @@ from functools import partial
 import yaml
 from lsst.daf.butler import Butler, DataCoordinate, DimensionElement, DimensionRecord
 from lsst.daf.butler.transfers import YamlRepoImportBackend
+from sqlalchemy.exc import IntegrityError
 
 from arrivals.files import Arrived
 from arrivals.outcomes import ingest_in_bulk
@@ -89,7 +90,8 @@ def load_dimensions(butler: Butler, files: Sequence[Arrived]) -> list[LoadedDime
             results[index] = error
     errors = ingest_in_bulk(list(records.values()), partial(_insert, butler))
     for position, (index, found) in enumerate(records.items()):
-        results[index] = errors.get(position) or _loaded(found)
+        error = errors.get(position)
+        results[index] = _loaded(found) if error is None else _explained(error, files[index])
     return [results[index] for index in range(len(files))]
 
 
@@ -102,10 +104,13 @@ def correct_dimensions(butler: Butler, file: Arrived) -> LoadedDimensions:
         The file is no export of dimension records.
     """
     records = _read(butler, file)
-    with butler.transaction():
-        for element in butler.dimensions.sorted(records):
-            for record in records[element]:
-                butler.registry.syncDimensionData(element.name, record, update=True)
+    try:
+        with butler.transaction():
+            for element in butler.dimensions.sorted(records):
+                for record in records[element]:
+                    butler.registry.syncDimensionData(element.name, record, update=True)
+    except IntegrityError as error:
+        raise _explained(error, file) from error
     return _loaded(records)
 
 
@@ -121,6 +126,15 @@ def _insert(butler: Butler, files: Sequence[_Records]) -> None:
             butler.registry.insertDimensionData(element.name, *merged[element].values(), skip_existing=True)
 
 
+def _explained(error: Exception, file: Arrived) -> Exception:
+    if not isinstance(error, IntegrityError):
+        return error
+    cause = " ".join(str(error.orig).split())
+    if "foreign key" in cause.lower():
+        return Rejected(f"needs records that neither it nor the Butler has: {cause}", str(file.uri))
+    return Rejected(f"contradicts records that the Butler has: {cause}", str(file.uri))
+
+
 def _loaded(records: _Records) -> LoadedDimensions:
     keys = {dimension_key(dict(record.dataId.required)) for found in records.values() for record in found}
     exposures = {r.id: r.day_obs for element, found in records.items() if element.name == "exposure" for r in found}
@@ -133,9 +147,7 @@ def _read(butler: Butler, file: Arrived) -> _Records:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise Rejected(f"is not YAML: {' '.join(str(error).split())}", str(file.uri)) from error
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
-        raise Rejected(
-            f"is no export of dimension records: {type(error).__name__} {' '.join(str(error).split())}", str(file.uri)
-        ) from error
+        raise Rejected(f"is no export of dimension records ({' '.join(str(error).split())})", str(file.uri)) from error
     if not backend.dimensions:
         raise Rejected("holds no dimension records", str(file.uri))
     return backend.dimensions

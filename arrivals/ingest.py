@@ -274,7 +274,7 @@ class _Ingest:
             if content is not None:
                 outcomes.append(_repetition_of(row, content))
             elif first is not None:
-                if _differ(_content(first), _content(row)):
+                if row.url != first.url or _differ(_content(first), _content(row)):
                     rivals.append((row, found))
                 else:
                     repetitions.append(row)
@@ -288,7 +288,7 @@ class _Ingest:
             outcomes += ingest(candidates)
         of_firsts = {outcome.row.row_id: outcome for outcome in outcomes}
         outcomes += [of_firsts[firsts[row.did].row_id].for_repetition(row) for row in repetitions]
-        # Of one file announced with two contents, the first counts, unless it is the one that was wrong.
+        # Of one file announced in two ways, the first counts, unless it is the one that was wrong.
         beaten = [pair for pair in rivals if of_firsts[firsts[pair[0].did].row_id].state is State.INGESTED]
         outcomes += [_repetition_of(row, _content(firsts[row.did])) for row, _ in beaten]
         others = [pair for pair in rivals if pair not in beaten]

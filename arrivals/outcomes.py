@@ -185,6 +185,8 @@ def _clock_remark(row: LedgerRow) -> str:
 def _one_line(error: Exception) -> str:
     if isinstance(error, OperatorError):
         text = str(error)
+    elif isinstance(error, DBAPIError):  # without the statement, which is no operator's
+        text = f"the database refuses it: {' '.join(str(error.orig).split())}"
     else:
         text = " ".join(str(error).split())
         text = f"{type(error).__name__}: {text}" if text else type(error).__name__

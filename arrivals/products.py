@@ -106,6 +106,12 @@ class ProductIngest:
         missing = sorted(dataset_type.dimensions.required - values.keys())
         if missing:
             raise Rejected(f"the data ID lacks {', '.join(missing)}", "rubin_sidecar")
+        for name in dataset_type.dimensions.required:
+            expected = self._butler.dimensions.dimensions[name].primaryKey.getPythonType()
+            if not isinstance(values[name], expected):
+                raise Rejected(
+                    f"the data ID's {name} is {values[name]!r}, not of type {expected.__name__}", "rubin_sidecar"
+                )
         try:
             data_id = DataCoordinate.standardize(
                 {name: values[name] for name in dataset_type.dimensions.required}, dimensions=dataset_type.dimensions
@@ -207,12 +213,13 @@ class ProductIngest:
         if collection is None:
             raise SiteFault("no collection for calibrations is named", "arrivals.calibration_collection")
         self._butler.collections.register(collection, CollectionType.CALIBRATION)
-        certified = self._certified({ref.datasetType.name for ref in refs}, collection)
+        before = self._certified({ref.datasetType.name for ref in refs}, collection)
+        certified = dict(before)
         for ref in refs:
-            other = certified.get((ref.datasetType.name, ref.dataId), ref.id)
+            other = certified.setdefault((ref.datasetType.name, ref.dataId), ref.id)
             if other != ref.id:
                 raise ConflictingDefinitionError(f"{other} is certified for {ref.dataId} already")
-        new = [ref for ref in refs if (ref.datasetType.name, ref.dataId) not in certified]
+        new = [ref for ref in refs if (ref.datasetType.name, ref.dataId) not in before]
         if new:
             self._butler.registry.certify(collection, new, Timespan(None, None))
 

@@ -141,9 +141,9 @@ class HeaderRawIngest:
 
     def ingest(self, raws: Sequence[RawFile]) -> list[IngestedRaw | Exception]:
         """Ingest a batch of files of any mix of exposures; see `RawIngest`."""
-        told = self._told(raws)
+        known: dict[int, IngestedRaw | Rejected] = {**self._told(raws), **self._foreign(raws)}
         results: list[IngestedRaw | Exception] = [
-            told[index] if index in told else self._read(raw) for index, raw in enumerate(raws)
+            known[index] if index in known else self._read(raw) for index, raw in enumerate(raws)
         ]
         self._insert_exposures(results)
         ready = {i: result for i, result in enumerate(results) if isinstance(result, IngestedRaw)}
@@ -157,6 +157,17 @@ class HeaderRawIngest:
         for position, cause in ingest_files(self._butler, list(datasets.values())).items():
             results[indexes[position]] = cause
         return results
+
+    def _foreign(self, raws: Sequence[RawFile]) -> dict[int, Rejected]:
+        """Those raws whose sidecars name another instrument."""
+        named = {
+            i: dict(raw.sidecar.data_id).get("instrument", self._name) for i, raw in enumerate(raws) if raw.sidecar
+        }
+        return {
+            index: Rejected(f"is of {name}, but this site takes {self._name}", "rubin_sidecar")
+            for index, name in named.items()
+            if name != self._name
+        }
 
     def _told(self, raws: Sequence[RawFile]) -> dict[int, IngestedRaw]:
         """Those raws of which the sidecar and the Butler's records tell everything that is needed."""
@@ -178,7 +189,7 @@ class HeaderRawIngest:
     def _read(self, raw: RawFile) -> IngestedRaw | Exception:
         try:
             observation = self._observe(raw)
-            read = _identify(observation, str(raw.file))
+            read = self._identify(observation, str(raw.file))
         except FileNotFoundError:
             return Retriable("file is not there", str(raw.file))
         except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
@@ -194,6 +205,14 @@ class HeaderRawIngest:
                     f"the header says {dimension} {value}, the message {announced.number(dimension)}", str(raw.file)
                 )
         return read
+
+    def _identify(self, observation: Observation, where: str) -> IngestedRaw:
+        info = observation.info
+        if info.detector_num is None:  # the translator leaves out what it can't make sense of
+            raise Rejected(f"the header names no detector of {self._name}", where)
+        if info.exposure_id is None or info.observing_day is None:
+            raise Rejected("the header doesn't tell the exposure and its day_obs", where)
+        return IngestedRaw(int(info.exposure_id), int(info.detector_num), int(info.observing_day), observation)
 
     def _observe(self, raw: RawFile) -> Observation:
         if not raw.file.isLocal:
@@ -252,10 +271,6 @@ class HeaderRawIngest:
         detector = self._known.detectors.get(read.detector)
         if detector is None:
             raise Rejected(f"{self._name} has no detector {read.detector}", str(raw.file))
-        if raw.sidecar is not None:
-            instrument = dict(raw.sidecar.data_id).get("instrument", self._name)
-            if instrument != self._name:
-                raise Rejected(f"is of {instrument}, but this site takes {self._name}", str(raw.file))
         exposure = self._known.look_up([read.exposure])[read.exposure]
         values = tuple(read.detector if key == "detector" else exposure[key] for key in self._keys)
         records = {element: exposure.records[element] for element in exposure.dimensions.elements}
@@ -279,13 +294,3 @@ def _raw_dataset_type(butler: Butler, instrument: Instrument) -> DatasetType:
         raise SiteFault(f"{instrument.getName()} has no raw_definition", "arrivals.instrument")
     name, dimensions, storage_class = definition
     return DatasetType(name, dimensions, storage_class, universe=butler.dimensions)
-
-
-def _identify(observation: Observation, where: str) -> IngestedRaw:
-    info = observation.info
-    numbers = {"exposure": info.exposure_id, "detector": info.detector_num, "day_obs": info.observing_day}
-    unknown = [name for name, number in numbers.items() if number is None]
-    if unknown:  # the translator leaves out what it can't make sense of
-        raise Rejected(f"the header doesn't tell the {' and the '.join(unknown)} of a known instrument", where)
-    exposure, detector, day_obs = (int(cast(int, number)) for number in numbers.values())
-    return IngestedRaw(exposure, detector, day_obs, observation)

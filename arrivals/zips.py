@@ -72,7 +72,8 @@ def read_members(butler: Butler, file: ResourcePath) -> list[ZipMember]:
             ZipMember(refs[id_], path) for path, information in index.artifact_map.items() for id_ in information.ids
         ]
     except (zipfile.BadZipFile, EOFError, KeyError, ValueError, TypeError) as error:
-        raise Rejected(f"is no Butler zip: {' '.join(str(error).split())}", str(file)) from error
+        cause = str(error.args[0]) if isinstance(error, KeyError) else str(error)
+        raise Rejected(f"is no Butler zip: {' '.join(cause.split())}", str(file)) from error
     if not found:
         raise Rejected("holds no datasets", str(file))
     lacking = sorted({member.path for member in found} - names)

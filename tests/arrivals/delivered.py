@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from lsst.daf.butler import Butler
+from lsst.daf.butler import Butler, Config
 
 from arrivals.ingest import IngestReport, ingest_pending
 from arrivals.ledger import Ledger
@@ -95,9 +95,12 @@ class ReceivingSite:
         return len(self.butler.query_dimension_records(element, explain=False))
 
 
-def make_repository(folder: Path) -> Path:
-    """Make a Butler that knows the instrument and the skymap, to be copied for each test."""
-    Butler.makeRepo(str(folder))
+def make_repository(folder: Path, registry: str | None = None) -> Path:
+    """Make a Butler that knows the instrument and the skymap; with SQLite inside, it can be copied for each test."""
+    config = Config()
+    if registry is not None:
+        config["registry", "db"] = registry
+    Butler.makeRepo(str(folder), config)
     with Butler.from_config(str(folder), writeable=True) as butler:
         SimCam().register(butler.registry)
         register_skymap(butler, SURVEY.skymap)
@@ -107,7 +110,12 @@ def make_repository(folder: Path) -> Path:
 def receiving_site(folder: Path, repository: Path, rucio: Path, **settings: object) -> ReceivingSite:
     """Make a site in a folder, with a copy of a repository, which sees announced files in the given Rucio folder."""
     shutil.copytree(repository, folder / "repo")
-    butler = Butler.from_config(str(folder / "repo"), writeable=True)
+    return site_of(folder / "repo", f"sqlite:///{folder}/ledger.sqlite3", rucio, **settings)
+
+
+def site_of(repository: Path, ledger: str, rucio: Path, **settings: object) -> ReceivingSite:
+    """Make a site from a repository and a ledger's URL, which sees announced files in the given Rucio folder."""
+    butler = Butler.from_config(str(repository), writeable=True)
     values: dict[str, object] = {
         "topics": "^LAPTOP-.*",
         "instrument": "drp_tasks.instrument.SimCam",
@@ -115,7 +123,7 @@ def receiving_site(folder: Path, repository: Path, rucio: Path, **settings: obje
         "paths": [PathRule(announced=PREFIX, local=str(rucio))],
         **settings,
     }
-    return ReceivingSite(butler, Ledger(f"sqlite:///{folder}/ledger.sqlite3"), ArrivalSettings.model_validate(values))
+    return ReceivingSite(butler, Ledger(ledger), ArrivalSettings.model_validate(values))
 
 
 def of_kind(delivery: Delivery, *kinds: FileKind) -> list[DeliveredFile]:

@@ -279,7 +279,7 @@ def test_bad_files_end_in_quarantine_with_a_reason_and_hold_up_nothing(delivery,
     bad = {
         "the header can't be read": bad_raw("empty", b""),
         "header can't be read: Not a raw of SimCam": bad_raw("other", header.replace(b"'SimCam  '", b"'Other   '")),
-        "doesn't tell the detector": bad_raw("detector", header.replace(b"'S00     '", b"'S77     '")),
+        "names no detector of SimCam": bad_raw("detector", header.replace(b"'S00     '", b"'S77     '")),
         "was announced as dataset": bad_raw("id", id="00000000-0000-0000-0000-000000000000"),
         "the message 5": bad_raw("mismatch", dataId={"instrument": "SimCam", "detector": 5}),
         "bytes, but": replace(bad_raw("short"), size=3),
