@@ -25,7 +25,7 @@ from arrivals.positions import Span, ends_of, start_of, topic_ids, topics_of
 from arrivals.reception import receive
 from arrivals.records import Partition, Reception, Recorded
 from resources.errors import SiteFault
-from resources.kafka import LastError, bootstrap_address, make_admin, make_consumer
+from resources.kafka import LastError, bootstrap_address, make_admin, make_consumer, visible_topics
 from resources.site import ArrivalSettings, KafkaSettings
 
 _METADATA_TIMEOUT_S = 15.0
@@ -203,7 +203,7 @@ class _Drain:
     def _spans(self) -> dict[_Place, Span]:
         """What there is to read, from the ledger's offsets to the ends as they are now."""
         timeout_s = min(_METADATA_TIMEOUT_S, self._limits.seconds)
-        metadata = self._consumer.list_topics(timeout=timeout_s)
+        metadata = visible_topics(self._consumer, timeout_s)
         cluster = metadata.cluster_id or "unnamed"
         topics = topics_of(metadata, _pattern(self._settings.topics))
         if not topics:

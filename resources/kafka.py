@@ -1,41 +1,47 @@
-"""Clients of the Kafka cluster that the site profile names, and what their errors mean to an operator.
+"""Clients of the Kafka cluster that the site profile names.
 
-Belongs here: making consumers and producers with the profile's address and TLS files, and turning librdkafka's errors
-into ours. Doesn't: what is read or written (`arrivals.drain`), or starting a cluster (`services`).
+Belongs here: making consumers, producers and administrators with the profile's address and TLS files, and collecting
+what goes wrong with them. Doesn't: what an error means (`resources.refusals`), what is read or written
+(`arrivals.drain`), or starting a cluster (`services`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
-from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin import AdminClient, ClusterMetadata
 
-from resources.errors import OperatorError, Retriable, SiteFault
-from resources.site import KafkaSettings
+from resources.errors import OperatorError, SiteFault
+from resources.refusals import explain, most_telling
+from resources.site import KafkaSettings, TlsSettings
+from resources.tls import check_files
 
-_REFUSED = frozenset(
-    {
-        KafkaError._SSL,
-        KafkaError._AUTHENTICATION,
-        KafkaError.SASL_AUTHENTICATION_FAILED,
-        KafkaError.TOPIC_AUTHORIZATION_FAILED,
-        KafkaError.GROUP_AUTHORIZATION_FAILED,
-        KafkaError.CLUSTER_AUTHORIZATION_FAILED,
-    }
-)
+_EVENTS = 100
+_GROUP_TIMEOUT_S = 3.0
 
 
+@dataclass
 class LastError:
-    """The last error that a client met in the background: it tells why a call of it timed out."""
+    """What a client met in the background: it tells why a call of it timed out.
 
-    def __init__(self) -> None:
-        self._last: KafkaError | None = None
+    Parameters
+    ----------
+    tls
+        What the client shows and trusts; making the client sets it.
+    serve
+        Has the client tell what it hasn't told yet; making a consumer sets it.
+    """
+
+    tls: TlsSettings | None = None
+    serve: Callable[[], object] = lambda: None
+    _met: KafkaError | None = None
 
     def __call__(self, error: KafkaError) -> None:
-        """Remember; refusals are more telling than the lost connections that follow them."""
-        if self._last is None or self._last.code() not in _REFUSED or error.code() in _REFUSED:
-            self._last = error
+        """Remember it, unless something more telling is known."""
+        self._met = error if self._met is None else most_telling(error, self._met)
 
     def explain(self, error: KafkaException | KafkaError, where: str) -> OperatorError:
         """The error as an operator should read it: `SiteFault` if the site has to mend something, else `Retriable`.
@@ -47,12 +53,9 @@ class LastError:
         where
             The cluster's address.
         """
+        self.serve()
         direct = error if isinstance(error, KafkaError) else error.args[0]
-        cause = direct if direct.code() in _REFUSED or self._last is None else self._last
-        what = f"Kafka: {cause.str()}"
-        if cause.code() in _REFUSED:
-            return SiteFault(what, where, "check the profile's kafka.tls and the principal's ACLs")
-        return Retriable(what, where, "is the broker up?")
+        return explain(direct if self._met is None else most_telling(direct, self._met), where, self.tls)
 
 
 def bootstrap_address(settings: KafkaSettings) -> str:
@@ -88,10 +91,19 @@ def make_consumer(settings: KafkaSettings, group: str, errors: LastError) -> Con
         Consumer group that offsets are committed to, for displays of lag.
     errors
         Remembers what goes wrong in the background.
+
+    Raises
+    ------
+    resources.errors.SiteFault
+        The profile's address, group or TLS files are wrong.
     """
-    return Consumer(
-        _common(settings, errors)
-        | {
+    if not group:
+        raise SiteFault("is empty", "arrivals.group", "name a consumer group")  # librdkafka would abort the process
+    consumer = _make(
+        Consumer,
+        settings,
+        errors,
+        {
             "group.id": group,
             "enable.auto.commit": False,
             "enable.auto.offset.store": False,
@@ -102,23 +114,67 @@ def make_consumer(settings: KafkaSettings, group: str, errors: LastError) -> Con
             "queued.max.messages.kbytes": 65_536,
             "fetch.max.bytes": 64 * 2**20,
             "receive.message.max.bytes": 256 * 2**20,
-        }
+        },
     )
+    errors.serve = lambda: consumer.consume(_EVENTS, timeout=0)
+    return consumer
 
 
 def make_admin(settings: KafkaSettings, errors: LastError) -> AdminClient:
-    """A client that asks about topics and offsets."""
-    return AdminClient(_common(settings, errors))
+    """A client that asks about topics and offsets.
+
+    Raises
+    ------
+    resources.errors.SiteFault
+        The profile's address or TLS files are wrong.
+    """
+    return _make(AdminClient, settings, errors, {})
 
 
 def make_producer(settings: KafkaSettings, errors: LastError) -> Producer:
-    """A producer whose messages are neither lost nor written twice."""
-    return Producer(_common(settings, errors) | {"enable.idempotence": True, "linger.ms": 5})
+    """A producer whose messages are neither lost nor written twice.
+
+    Raises
+    ------
+    resources.errors.SiteFault
+        The profile's address or TLS files are wrong.
+    """
+    return _make(Producer, settings, errors, {"enable.idempotence": True, "linger.ms": 5})
 
 
-def _common(settings: KafkaSettings, errors: LastError) -> dict[str, Any]:
+def visible_topics(consumer: Consumer, timeout_s: float) -> ClusterMetadata:
+    """What the cluster shows to a consumer that reads nothing yet.
+
+    Kafka hides a topic from those who have no right to it. A principal that nobody knows sees none at all, which looks
+    like an empty cluster: then it counts whether the consumer may use its group.
+
+    Parameters
+    ----------
+    consumer
+        Of `make_consumer`.
+    timeout_s
+        Patience.
+
+    Raises
+    ------
+    confluent_kafka.KafkaException
+        The broker doesn't answer, or grants no right to anything.
+    """
+    metadata = consumer.list_topics(timeout=timeout_s)
+    if not metadata.topics:
+        for message in consumer.consume(1, timeout=min(_GROUP_TIMEOUT_S, timeout_s)):
+            error = message.error()
+            if error is not None and error.code() == KafkaError.GROUP_AUTHORIZATION_FAILED:
+                raise KafkaException(error)
+    return metadata
+
+
+def _make[Client](
+    client: Callable[[dict[str, Any]], Client], settings: KafkaSettings, errors: LastError, more: dict[str, Any]
+) -> Client:
+    where = bootstrap_address(settings)
     configuration: dict[str, Any] = {
-        "bootstrap.servers": bootstrap_address(settings),
+        "bootstrap.servers": where,
         "client.id": settings.client_id,
         "error_cb": errors,
         "log_level": 0,
@@ -126,10 +182,15 @@ def _common(settings: KafkaSettings, errors: LastError) -> dict[str, Any]:
         "reconnect.backoff.max.ms": 1_000,
     }
     if settings.tls is not None:
+        check_files(settings.tls)
         configuration |= {
             "security.protocol": "ssl",
             "ssl.ca.location": str(settings.tls.ca),
             "ssl.certificate.location": str(settings.tls.certificate),
             "ssl.key.location": str(settings.tls.key),
         }
-    return configuration
+    errors.tls = settings.tls
+    try:
+        return client(configuration | more)
+    except KafkaException as error:
+        raise SiteFault(f"Kafka: {error.args[0].str()}", where, "check the profile's kafka section") from error
