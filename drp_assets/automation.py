@@ -202,8 +202,8 @@ def _outdated() -> dg.AutomationCondition[Any]:
     condition = dg.AutomationCondition
     # Not Dagster's `any_deps_updated`, which is also true when a dependency is about to be asked for in this run.
     updated = condition.any_deps_match(condition.newly_updated())
-    begun = condition.newly_requested() | condition.in_progress().newly_true() | condition.initial_evaluation()
-    return updated.since(begun)
+    # Not `initial_evaluation`, which is always true where a step asks about another one of other partitions.
+    return updated.since(condition.newly_requested() | condition.in_progress().newly_true())
 
 
 def _deps_missing() -> DepsAutomationCondition[Any]:

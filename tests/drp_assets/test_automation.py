@@ -20,6 +20,8 @@ INPUTS = dg.AssetKey(["dr1", "inputs"])
 IMAGE = dg.AssetKey(["dr1", "image"])
 COADD = dg.AssetKey(["dr1", "coadd"])
 MAPS = dg.AssetKey(["dr1", "maps"])
+DIFFERENCE = dg.AssetKey(["dr1", "difference"])
+DIA_OBJECT = dg.AssetKey(["dr1", "dia_object"])
 CHECK = "complete"
 
 
@@ -30,7 +32,8 @@ class Overlap:
         return frozenset({("20261101", "0"), ("20261102", "0"), ("20261101", "1")})
 
     def needs(self, sharding: Sharding) -> Mapping[str, frozenset[str]]:
-        assert sharding is Sharding.TRACT
+        if sharding is Sharding.DAY_OBS:
+            return {"20261101": frozenset({"0", "1"}), "20261102": frozenset({"0"})}
         return {"0": frozenset({"20261101", "20261102"}), "1": frozenset({"20261101"})}
 
 
@@ -85,7 +88,42 @@ def definitions(monkeypatch: pytest.MonkeyPatch) -> dg.Definitions:
     def maps() -> Iterator[Any]:
         yield from ()
 
-    return dg.Definitions(assets=[inputs, image, coadd, maps])
+    template = dg.AssetDep(COADD, partition_mapping=dg.AllPartitionMapping())
+
+    @dg.multi_asset(
+        name="difference",
+        specs=[
+            dg.AssetSpec(
+                DIFFERENCE,
+                deps=[IMAGE, template],
+                skippable=True,
+                automation_condition=when_overlap_ready(site, release, Sharding.DAY_OBS, [COADD]),
+            )
+        ],
+        check_specs=[dg.AssetCheckSpec(CHECK, asset=DIFFERENCE, partitions_def=DAYS, blocking=True)],
+        partitions_def=DAYS,
+    )
+    def difference() -> Iterator[Any]:
+        yield from ()
+
+    every_day = dg.AssetDep(DIFFERENCE, partition_mapping=dg.AllPartitionMapping())
+
+    @dg.multi_asset(
+        name="dia_object",
+        specs=[
+            dg.AssetSpec(
+                DIA_OBJECT,
+                deps=[COADD, every_day],
+                skippable=True,
+                automation_condition=when_overlap_ready(site, release, Sharding.TRACT, [DIFFERENCE]),
+            )
+        ],
+        partitions_def=TRACTS,
+    )
+    def dia_object() -> Iterator[Any]:
+        yield from ()
+
+    return dg.Definitions(assets=[inputs, image, coadd, maps, difference, dia_object])
 
 
 class Facility:
@@ -208,6 +246,36 @@ def test_nothing_is_made_from_what_ought_to_be_made_again_first(facility: Facili
     facility.end(run, IMAGE, "20261101")
     facility.check("20261101", passed=True)
     assert facility.asked_for(COADD) == {"0", "1"}
+
+
+def test_what_depends_on_a_step_directly_and_through_another_waits_for_the_other(facility: Facility) -> None:
+    facility.make(INPUTS, "20261101", "20261102")
+    for key, partitions in (
+        (IMAGE, ("20261101", "20261102")),
+        (COADD, ("0", "1")),
+        (DIFFERENCE, ("20261101", "20261102")),
+    ):
+        facility.make(key, *partitions)
+        for partition in partitions:
+            facility.check(partition, passed=True, key=key)
+    facility.make(DIA_OBJECT, "0", "1")
+    assert facility.asked_for(DIA_OBJECT) == set()
+
+    run = facility.begin(COADD, "0")
+    assert facility.asked_for(DIA_OBJECT) == set()
+    other = facility.begin(COADD, "1")
+    facility.end(run, COADD, "0")
+    facility.check("0", passed=True, key=COADD)
+    assert facility.asked_for(DIA_OBJECT) == set(), "the differences have to be made again first"
+    facility.end(other, COADD, "1")
+    facility.check("1", passed=True, key=COADD)
+    assert facility.asked_for(DIA_OBJECT) == set(), "and that isn't forgotten while nothing can be done about it"
+    runs = {day_obs: facility.begin(DIFFERENCE, day_obs) for day_obs in ("20261101", "20261102")}
+    assert facility.asked_for(DIA_OBJECT) == set()
+    for day_obs, run in runs.items():
+        facility.end(run, DIFFERENCE, day_obs)
+        facility.check(day_obs, passed=True, key=DIFFERENCE)
+    assert "0" in facility.asked_for(DIA_OBJECT)
 
 
 def test_tract_waits_until_every_overlapping_day_obs_is_done(facility: Facility) -> None:
