@@ -354,8 +354,7 @@ class Slurm(Service):
             "SelectType=select/cons_tres",
             "SelectTypeParameters=CR_CPU_Memory",
             "SchedulerType=sched/backfill",
-            "SchedulerParameters=sched_interval=1,bf_interval=1,sched_min_interval=0,batch_sched_delay=0,"
-            "default_queue_depth=1000",
+            "SchedulerParameters=sched_interval=1,bf_interval=5,batch_sched_delay=0",
             "DefMemPerCPU=256",
             "MaxArraySize=10001",
             "MaxJobCount=50000",

@@ -1,0 +1,89 @@
+"""What a cluster can't do, said before anything is submitted.
+
+Belongs here: comparing what is asked for with what the partitions have, and cutting memory's growth off at what the
+largest node has. Doesn't: limits of accounts and QOS, which Slurm alone knows, and says when it refuses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from launchers.slurm.jobs import Request
+from launchers.slurm.queue import Partition
+from resources.errors import Rejected, SiteFault
+
+_PARTITION = "--partition="
+
+
+def check_requests(requests: Iterable[Request], partitions: Mapping[str, Partition]) -> None:
+    """Look for what no node can do.
+
+    Parameters
+    ----------
+    requests
+        What the jobs ask for.
+    partitions
+        What there is, by name.
+
+    Raises
+    ------
+    resources.errors.Rejected
+        A partition that isn't there, or more memory or CPUs than any of its nodes has.
+    resources.errors.SiteFault
+        The partition takes no jobs.
+    """
+    for request in requests:
+        names = partitions_of(request, partitions)
+        unknown = sorted(set(names).difference(partitions))
+        if unknown:
+            raise Rejected(
+                f"there is no queue {', '.join(unknown)}", request.label, f"there are {', '.join(sorted(partitions))}"
+            )
+        usable = [partitions[name] for name in names]
+        where = f"queue {', '.join(names)}"
+        if usable and not any(partition.is_up for partition in usable):
+            raise SiteFault("the queue takes no jobs", where, "see sinfo, or set another queue")
+        memory = max((partition.memory_mb for partition in usable), default=0)
+        if request.memory_mb > memory:
+            raise Rejected(
+                f"{request.label} asks for {request.memory_mb} MB, and the largest node has {memory} MB",
+                where,
+                "lower requestMemory, or set another queue",
+            )
+        cpus = max((partition.cpus for partition in usable), default=0)
+        if request.cpus > cpus:
+            raise Rejected(
+                f"{request.label} asks for {request.cpus} CPUs, and the largest node has {cpus}",
+                where,
+                "lower requestCpus, or set another queue",
+            )
+
+
+def partitions_of(request: Request, partitions: Mapping[str, Partition]) -> list[str]:
+    """Give the partitions that a request's jobs may run in: those named, or all where none is.
+
+    Parameters
+    ----------
+    request
+        What jobs ask for.
+    partitions
+        What there is, by name.
+    """
+    for option in request.options:
+        if option.startswith(_PARTITION):
+            return option.removeprefix(_PARTITION).split(",")
+    return list(partitions)
+
+
+def largest_memory(request: Request, partitions: Mapping[str, Partition]) -> int:
+    """Give the memory of the largest node that a request's jobs may run on (MB).
+
+    Parameters
+    ----------
+    request
+        What jobs ask for.
+    partitions
+        What there is, by name.
+    """
+    known = [partitions[name].memory_mb for name in partitions_of(request, partitions) if name in partitions]
+    return max(known, default=0)

@@ -1,0 +1,366 @@
+"""One workflow, made to go on: what its jobs left behind and what Slurm says become changes, and changes commands.
+
+Everything is written down after it was done in Slurm, and everything that is done in Slurm can be found there again:
+each array carries the block, the part of it and the attempt that it is for. So a conductor may die at any moment.
+
+Belongs here: `Conductor`. Doesn't: when to look (`launchers.slurm.dispatcher`), what may follow from what
+(`launchers.slurm.jobs`), or how arrays are cut and named (`launchers.slurm.arrays`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from launchers.slurm.arrays import Part, array_options, part_of
+from launchers.slurm.commands import Slurm
+from launchers.slurm.ends import End, Ending, Mark, end_of
+from launchers.slurm.jobs import Element, JobState
+from launchers.slurm.queue import Queue, Queued
+from launchers.slurm.store import JobStore
+from resources.errors import OperatorError, Retriable
+
+_MISSING_S = 10.0
+"""A job that nobody knows of any more may still have to say so: its file comes over a network."""
+
+_NOT_STARTED = {
+    90: "its script cannot be read on the node: is the submit folder on a file system that nodes share?",
+    91: "its log cannot be written on the node: is the log folder full, or of another user?",
+}
+
+
+class Conductor:
+    """Makes one workflow go on; its holder has the store's lock.
+
+    Parameters
+    ----------
+    store
+        The workflow's record.
+    slurm
+        Where its jobs are.
+    """
+
+    def __init__(self, store: JobStore, slurm: Slurm | None = None) -> None:
+        self._store = store
+        self._slurm = slurm or Slurm(store.read_environment())
+        self.plan, self.facts = store.read()
+        self._folder = str(store.submit_path)
+        self._position = {job.element: n for n, job in enumerate(self.plan.jobs) if job.element is not None}
+        self._marks: dict[Element, Mark] = {}
+        self._missing_since: dict[int, float] = {}
+        self._is_new = True
+        self._in_queue = 0
+        self._calm_until = 0.0
+        self._trouble = str(self.facts.get("trouble", ""))
+        self._write(self.plan.settle())
+
+    @property
+    def wants_queue(self) -> bool:
+        """Whether something has happened that only Slurm can explain."""
+        return bool(self._marks)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the end has been written down."""
+        return bool(self.facts.get("ended_at"))
+
+    @property
+    def poll_s(self) -> float:
+        """Time between two questions to Slurm when nothing happens."""
+        return float(self.facts["poll_s"])
+
+    def park(self, queue: Queue) -> None:
+        """Submit the workflow's arrays, all held; those that Slurm has no room for are submitted later.
+
+        Parameters
+        ----------
+        queue
+            As it is now.
+        """
+        room = self._room(len(queue.elements))
+        for part, positions in self._parts(range(len(self.plan.jobs))).items():
+            if len(positions) <= room:
+                room -= len(positions)
+                self._submit(part, positions, parked=True)
+
+    def release_ready(self) -> None:
+        """Let the jobs that wait for nobody run, before the dispatcher does."""
+        with contextlib.suppress(OperatorError):
+            self._release()
+
+    def look(self) -> None:
+        """Take note of the jobs that have ended well, and of those that have to be asked for."""
+        if not self._store.has_new_marks():
+            return
+        changed: list[int] = []
+        for element, mark in self._store.new_marks().items():
+            position = self._position.get(element)
+            if position is None or not self._is_current(position, element):
+                continue
+            if mark.exit_code == 0:
+                changed += self.plan.ended(position, End(Ending.SUCCEEDED, 0, mark))
+            else:
+                self._marks[element] = mark
+        self._write(changed)
+
+    def reconcile(self, queue: Queue) -> None:
+        """Take note of what Slurm says.
+
+        Parameters
+        ----------
+        queue
+            What it says.
+        """
+        ours = queue.of_folder(self._folder)
+        self._in_queue = len(queue.elements)
+        changed = self._adopt(ours) if self._is_new else []
+        self._is_new = False
+        missing = []
+        for position, job in enumerate(self.plan.jobs):
+            if job.element is None or job.state.is_over or not (job.is_parked or job.state.is_with_slurm):
+                continue
+            queued = queue.elements.get(job.element)
+            if queued is None or queued.folder != self._folder:
+                missing.append(position)
+                continue
+            self._missing_since.pop(position, None)
+            changed += self._heard(position, queued)
+        changed += self._explain(missing)
+        self._write(changed)
+        self._cancel_stragglers(ours)
+
+    def act(self) -> None:
+        """Let Slurm do what can be done now; where it doesn't, say so and try again after a while."""
+        if self.is_over or time.monotonic() < self._calm_until:
+            return
+        try:
+            if self._store.is_cancelled:
+                self.cancel()
+                return
+            self._release()
+            self._submit_ready()
+            self._say("")
+            if self.plan.is_over:
+                self._finish()
+        except OperatorError as error:
+            self._say(str(error))
+            self._calm_until = time.monotonic() + self.poll_s
+
+    def cancel(self) -> None:
+        """Give up the workflow, in Slurm first."""
+        self._slurm.cancel([str(array) for array in sorted({element.array for element in self._position})])
+        self._write(self.plan.cancel())
+        self._finish()
+
+    def _parts(self, positions: Iterable[int]) -> Mapping[Part, list[int]]:
+        """Sort jobs into the arrays that they are submitted in next."""
+        parts: defaultdict[Part, list[int]] = defaultdict(list)
+        for position in positions:
+            job = self.plan.jobs[position]
+            if job.has_command and job.element is None:
+                part, _ = part_of(job, self._array_size, job.attempt + 1)
+                parts[part].append(position)
+        return parts
+
+    @property
+    def _array_size(self) -> int:
+        if "array_size" not in self.facts:
+            # Parts must stay what they are, whatever becomes of Slurm's configuration.
+            self._note(array_size=self._slurm.array_size)
+        return int(self.facts["array_size"])
+
+    def _room(self, in_queue: int) -> int:
+        most = self.facts["most_jobs"] or int(0.9 * self._slurm.job_limit)
+        return max(0, int(most) - in_queue)
+
+    def _submit(self, part: Part, positions: Sequence[int], *, parked: bool) -> None:
+        """Submit jobs of a part: one array for each amount of memory."""
+        by_memory: defaultdict[int, list[int]] = defaultdict(list)
+        for position in positions:
+            by_memory[self.plan.memory_of(position)].append(position)
+        request = self.plan.blocks[part.block]
+        calm = max(block.urgency for block in self.plan.blocks)
+        for memory, members in by_memory.items():
+            tasks = {position: part_of(self.plan.jobs[position], self._array_size, 0)[1] for position in members}
+            options = [
+                f"--job-name={self.facts['name']}.{request.label}",
+                f"--chdir={self._folder}",
+                *array_options(request, part, tasks.values(), memory, calm=calm),
+                *(["--hold"] if parked else []),
+            ]
+            offset = part.number * self._array_size
+            script = [str(self._store.element_script), self._folder, str(part.block), str(offset), str(part.attempt)]
+            array = self._slurm.submit(options, script)
+            self._place({position: Element(array, task) for position, task in tasks.items()}, parked=parked)
+
+    def _place(self, elements: Mapping[int, Element], *, parked: bool) -> None:
+        changed = self.plan.placed(elements, parked=parked)
+        self._position |= {element: position for position, element in elements.items()}
+        self._write(changed)
+
+    def _adopt(self, ours: Sequence[Queued]) -> list[int]:
+        """Find what was submitted by somebody who died before he could write so."""
+        known = {(Part.parse(queued.comment), queued.element.task): queued for queued in ours}
+        changed: list[int] = []
+        for position, job in enumerate(self.plan.jobs):
+            if job.element is not None or job.state.is_over or not job.has_command:
+                continue
+            queued = known.get(part_of(job, self._array_size, job.attempt + 1))
+            if queued is None:
+                continue
+            is_parked = queued.alive is JobState.HELD
+            if is_parked or job.state is JobState.READY:
+                changed += self.plan.placed({position: queued.element}, parked=is_parked)
+                self._position[queued.element] = position
+        return changed
+
+    def _heard(self, position: int, queued: Queued) -> list[int]:
+        job = self.plan.jobs[position]
+        alive = queued.alive
+        if job.is_parked:
+            gone = queued.is_over and queued.state.startswith("CANCELLED")
+            return self.plan.taken_away(position) if gone else []
+        if alive is not None:
+            if alive is JobState.PENDING:
+                self._marks.pop(queued.element, None)  # of a life before this one
+            return self.plan.seen(position, alive)
+        if not queued.is_over:
+            return []
+        end = end_of(queued.state, queued.status, self._marks.pop(queued.element, None))
+        return self._end(position, end) if end is not None else []
+
+    def _explain(self, missing: Sequence[int]) -> list[int]:
+        """Find out about jobs that the queue has forgotten."""
+        for position in [position for position in self._missing_since if position not in set(missing)]:
+            del self._missing_since[position]
+        if not missing:
+            return []
+        now = time.time()
+        elements = {position: element for position in missing if (element := self.plan.jobs[position].element)}
+        try:
+            accounts = self._slurm.accounts(_names(elements.values()))
+        except Retriable:
+            return []
+        changed: list[int] = []
+        for position, element in elements.items():
+            since = self._missing_since.setdefault(position, now)
+            known = accounts.get(element)
+            mark = self._marks.get(element)
+            if self.plan.jobs[position].is_parked:
+                if known is not None and known.state.startswith("CANCELLED"):
+                    changed += self.plan.taken_away(position)
+                elif now - since >= _MISSING_S:
+                    del self._position[element]
+                    changed += self.plan.unparked([position])
+                continue
+            end = end_of(known.state, known.status, mark) if known else None
+            if end is None and now - since >= _MISSING_S:
+                # Accounting may hold a job for running for ever whose controller has lost it.
+                end = end_of(None, 0, mark)
+            if end is not None:
+                self._marks.pop(element, None)
+                self._missing_since.pop(position, None)
+                changed += self._end(position, end)
+        return changed
+
+    def _end(self, position: int, end: End) -> list[int]:
+        job = self.plan.jobs[position]
+        changed = self.plan.ended(position, end)
+        after = self.plan.jobs[position]
+        if end.ending is not Ending.SUCCEEDED:
+            if not end.ending.is_the_jobs_own:
+                self._store.tell(f"Slurm: this attempt is {end.ending.value}", self._store.log(job, job.attempt))
+            why = _NOT_STARTED.get(end.exit_code, f"exit code {end.exit_code}")
+            line = f"{job.name}: attempt {job.attempt} {end.ending.value} ({why})"
+            if after.state is JobState.READY:
+                memory = self.plan.memory_of(position)
+                line += f"; tried again{f' with {memory} MB' if end.ending is Ending.OUT_OF_MEMORY else ''}"
+            self._store.tell(line)
+        return changed
+
+    def _release(self) -> None:
+        parked = [n for n in self.plan.in_state(JobState.READY) if self.plan.jobs[n].is_parked]
+        if parked:
+            elements = [element for n in parked if (element := self.plan.jobs[n].element)]
+            self._slurm.release(elements, self._whole_arrays(elements))
+            self._write(self.plan.released(parked))
+
+    def _whole_arrays(self, elements: Iterable[Element]) -> list[int]:
+        """Give the arrays of which nothing but these elements is parked."""
+        parked = Counter(job.element.array for job in self.plan.jobs if job.element and job.is_parked)
+        return [array for array, count in Counter(each.array for each in elements).items() if count == parked[array]]
+
+    def _submit_ready(self) -> None:
+        ready = [n for n in self.plan.in_state(JobState.READY) if self.plan.jobs[n].element is None]
+        if not ready:
+            return
+        if self._is_new:
+            # Before Slurm was asked, it isn't known whether that has been done already.
+            return
+        room = self._room(self._in_queue)
+        for part, positions in self._parts(ready[:room]).items():
+            self._submit(part, positions, parked=False)
+            self._in_queue += len(positions)
+
+    def _cancel_stragglers(self, ours: Sequence[Queued]) -> None:
+        """Cancel what nobody waits for any more, such as parked descendants of what failed."""
+        unwanted = []
+        for queued in ours:
+            position = self._position.get(queued.element)
+            if position is None or Part.parse(queued.comment) is None or queued.is_over:
+                continue
+            job = self.plan.jobs[position]
+            # One that runs and is over is about to end; one that waits and is over was put back by Slurm.
+            is_waiting = queued.alive in {JobState.PENDING, JobState.HELD}
+            if job.element != queued.element or (job.state.is_over and is_waiting):
+                unwanted.append(queued.element)
+        try:
+            self._slurm.cancel_elements(unwanted)
+        except OperatorError as error:
+            self._say(str(error))
+
+    def _finish(self) -> None:
+        """Write down that the workflow is over, with what accounting knows of jobs that could say nothing."""
+        self._slurm.cancel_elements(job.element for job in self.plan.jobs if job.element and job.is_parked)
+        unknown = {
+            job.element: position
+            for position, job in enumerate(self.plan.jobs)
+            if job.element and job.ending is not None and not job.usage.node
+        }
+        try:
+            accounts = self._slurm.accounts(_names(unknown))
+        except OperatorError:
+            accounts = {}
+        changed: list[int] = []
+        for element, account in accounts.items():
+            if element in unknown:
+                changed += self.plan.used(unknown[element], account.usage)
+        self._write(changed)
+        self._note(ended_at=time.time(), trouble="")
+        self._store.forget_environment()
+
+    def _is_current(self, position: int, element: Element) -> bool:
+        job = self.plan.jobs[position]
+        return job.element == element and job.state.is_with_slurm
+
+    def _say(self, trouble: str) -> None:
+        if trouble != self._trouble:
+            self._trouble = trouble
+            self._note(trouble=trouble)
+            self._store.tell(trouble or "all is well again")
+
+    def _write(self, positions: Sequence[int]) -> None:
+        self._store.write(self.plan, positions)
+
+    def _note(self, **facts: Any) -> None:
+        self.facts |= facts
+        self._store.write(self.plan, **facts)
+
+
+def _names(elements: Iterable[Element]) -> list[str]:
+    """Name elements for accounting: one by one, or by whole arrays where they are many."""
+    listed = sorted(map(str, elements))
+    return listed if len(listed) <= 1000 else sorted({name.partition("_")[0] for name in listed})

@@ -1,0 +1,171 @@
+"""The process that makes a user's workflows go on: ``python -m launchers.slurm.dispatcher <submit folder>``.
+
+It is a small job in Slurm. One runs at a time, and conducts all workflows whose own dispatchers wait in the queue; when
+its own workflow is over it goes on as long as there is another.
+
+Belongs here: when to look and when to ask Slurm, finding the other workflows, and going back into the queue before the
+time limit. Doesn't: what follows from what was seen (`launchers.slurm.conductor`), or anything that takes long to
+import.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import os
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+
+from launchers.slurm.commands import Slurm
+from launchers.slurm.conductor import Conductor
+from launchers.slurm.queue import Queue, Queued
+from launchers.slurm.store import JobStore
+from resources.errors import OperatorError
+
+JOB_NAME = "bps-dispatcher-1"
+"""Of every dispatcher's job; the number is that of the records' form, so that none meets records that it can't read."""
+
+COMMENT = "bps.dispatcher"
+NOTICE_S = 60
+"""How long before its time limit a dispatcher is told."""
+
+_LOOK_S = 0.25
+_HURRY = 10.0
+"""How much more often than usual Slurm is asked when something has to be explained."""
+
+
+def dispatcher_options(submit_path: Path, asked: Sequence[str]) -> list[str]:
+    """Give the options of ``sbatch`` for a workflow's dispatcher.
+
+    Parameters
+    ----------
+    submit_path
+        The workflow's folder.
+    asked
+        What was asked for in the configuration.
+    """
+    return [
+        f"--job-name={JOB_NAME}",
+        f"--comment={COMMENT}",
+        f"--chdir={submit_path}",
+        f"--output={submit_path / 'dispatcher.log'}",
+        "--open-mode=append",
+        "--dependency=singleton",
+        "--requeue",
+        f"--signal=B:USR1@{NOTICE_S}",
+        "--ntasks=1",
+        "--cpus-per-task=1",
+        *asked,
+    ]
+
+
+def dispatchers(queue: Queue) -> dict[str, Queued]:
+    """Give the dispatchers that run or will, by their workflows' folders."""
+    return {
+        queued.folder: queued
+        for queued in queue.elements.values()
+        if queued.comment == COMMENT and not queued.is_over and queued.name == JOB_NAME
+    }
+
+
+class Dispatcher:
+    """Conducts workflows until there are none left, or it is told to go."""
+
+    def __init__(self, own: Path, slurm: Slurm | None = None) -> None:
+        self._own = own
+        self._slurm = slurm or Slurm()
+        self._locks: dict[str, contextlib.ExitStack] = {}
+        self._conductors: dict[str, Conductor] = {}
+        self._waiting: dict[str, Queued] = {}
+        self._asked_at = float("-inf")
+        self._told: signal.Signals | None = None
+
+    def run(self) -> None:
+        """Conduct."""
+        for number in (signal.SIGTERM, signal.SIGUSR1):
+            signal.signal(number, self._be_told)
+        self._take(str(self._own))
+        while self._told is None and self._has_work:
+            if self._is_time_to_ask:
+                self._ask()
+            for folder, conductor in list(self._conductors.items()):
+                conductor.look()
+                conductor.act()
+                if conductor.is_over:
+                    self._leave(folder)
+            time.sleep(_LOOK_S)
+        for folder in list(self._conductors):
+            self._leave(folder)
+        if self._told is signal.SIGUSR1:
+            self._slurm.requeue(os.environ["SLURM_JOB_ID"])
+
+    @property
+    def _has_work(self) -> bool:
+        return bool(self._conductors) or not _is_over(self._own)
+
+    @property
+    def _is_time_to_ask(self) -> bool:
+        conductors = self._conductors.values()
+        pace_s = min((conductor.poll_s for conductor in conductors), default=_LOOK_S)
+        if any(conductor.wants_queue for conductor in conductors):
+            pace_s /= _HURRY
+        return time.monotonic() - self._asked_at >= pace_s
+
+    def _ask(self) -> None:
+        try:
+            queue = self._slurm.queue(getpass.getuser())
+        except OperatorError as error:
+            print(error, flush=True)
+            return
+        finally:
+            self._asked_at = time.monotonic()
+        self._waiting = dispatchers(queue)
+        for folder in {str(self._own), *self._waiting}:
+            self._take(folder)
+        for conductor in self._conductors.values():
+            conductor.look()
+            conductor.reconcile(queue)
+
+    def _take(self, folder: str) -> None:
+        """Conduct a workflow, unless somebody else does something with it, or it is over."""
+        store = JobStore(Path(folder))
+        if folder in self._conductors or not store.exists:
+            return
+        with contextlib.ExitStack() as stack:
+            if not stack.enter_context(store.locked()):
+                return
+            conductor = Conductor(store)
+            if conductor.is_over:
+                return
+            self._conductors[folder] = conductor
+            self._locks[folder] = stack.pop_all()
+
+    def _leave(self, folder: str) -> None:
+        conductor = self._conductors.pop(folder)
+        self._locks.pop(folder).close()
+        waiting = self._waiting.pop(folder, None)
+        if conductor.is_over and waiting is not None and folder != str(self._own):
+            # It has nothing left to come for.
+            with contextlib.suppress(OperatorError):
+                self._slurm.cancel([str(waiting.job)])
+
+    def _be_told(self, number: int, frame: FrameType | None) -> None:
+        self._told = signal.Signals(number)
+
+
+def _is_over(submit_path: Path) -> bool:
+    store = JobStore(submit_path)
+    return not store.exists or bool(store.read_facts().get("ended_at"))
+
+
+def main() -> None:
+    """Conduct the workflow in the folder named on the command line, and the others."""
+    Dispatcher(Path(sys.argv[1])).run()
+
+
+if __name__ == "__main__":
+    main()

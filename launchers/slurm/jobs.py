@@ -1,0 +1,353 @@
+"""What may run: the jobs of one workflow, their states, and the rules that lead from one to the next.
+
+Belongs here: the transition table, dependencies, retries, pruning, cancelling and restarting, as functions of values.
+Doesn't: Slurm's commands or words, files, clocks. Standard library only.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, Self
+
+from launchers.slurm.ends import NO_USAGE, End, Ending, Usage, memory_mb
+
+
+class JobState(Enum):
+    """State of a job; the names are those of ``lsst.ctrl.bps.WmsStates``."""
+
+    UNREADY = "UNREADY"
+    READY = "READY"
+    PENDING = "PENDING"
+    RUNNING = "RUNNING"
+    HELD = "HELD"
+    SUCCEEDED = "SUCCEEDED"
+    FAILED = "FAILED"
+    PRUNED = "PRUNED"
+    DELETED = "DELETED"
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more happens to the job unless the workflow is restarted."""
+        return self in _OVER
+
+    @property
+    def is_with_slurm(self) -> bool:
+        """Whether it is Slurm's turn."""
+        return self in _WITH_SLURM
+
+
+_OVER = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.PRUNED, JobState.DELETED})
+_WITH_SLURM = frozenset({JobState.PENDING, JobState.RUNNING, JobState.HELD})
+_ENDS = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.READY, JobState.DELETED})
+
+TRANSITIONS: Mapping[JobState, frozenset[JobState]] = {
+    JobState.UNREADY: frozenset({JobState.READY, JobState.PRUNED, JobState.DELETED}),
+    JobState.READY: frozenset({JobState.PENDING, JobState.SUCCEEDED, JobState.DELETED}),
+    JobState.PENDING: _ENDS | {JobState.RUNNING, JobState.HELD},
+    JobState.RUNNING: _ENDS | {JobState.PENDING, JobState.HELD},
+    JobState.HELD: _ENDS | {JobState.PENDING, JobState.RUNNING},
+    JobState.SUCCEEDED: frozenset({JobState.UNREADY}),
+    JobState.FAILED: frozenset({JobState.UNREADY}),
+    JobState.PRUNED: frozenset({JobState.UNREADY}),
+    JobState.DELETED: frozenset({JobState.UNREADY}),
+}
+"""What may follow a state: READY after one that is with Slurm is a retry, SUCCEEDED after READY a job without work,
+PENDING after RUNNING a job that Slurm has put back into its queue, UNREADY a restart."""
+
+
+@dataclass(frozen=True, slots=True)
+class Element:
+    """A job as Slurm knows it: an array's number, and the task's in it."""
+
+    array: int
+    task: int
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read what `__str__` wrote."""
+        array, _, task = text.partition("_")
+        return cls(int(array), int(task))
+
+    def __str__(self) -> str:
+        return f"{self.array}_{self.task}"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What all jobs of a block ask for.
+
+    Parameters
+    ----------
+    label
+        The name that they share.
+    cpus, memory_mb, disk_mb
+        What each takes of a node; no memory or disk: the site's default.
+    memory_limit_mb, memory_multiplier
+        How far, and by how much, memory grows when it did not suffice.
+    walltime_min
+        Longest that one may run; None: as the site says.
+    retries
+        How often one is tried again.
+    no_retry_codes
+        Exit codes after which it is not.
+    abort_code
+        Exit code that ends the whole workflow.
+    preemptible
+        Whether Slurm may put a running one back into its queue.
+    urgency
+        Those of higher urgency come first among the jobs of the workflow.
+    options
+        Further options of ``sbatch``, such as partition, account, QOS.
+    """
+
+    label: str
+    cpus: int = 1
+    memory_mb: int = 0
+    disk_mb: int = 0
+    memory_limit_mb: int | None = None
+    memory_multiplier: float | None = None
+    walltime_min: int | None = None
+    retries: int = 0
+    no_retry_codes: tuple[int, ...] = ()
+    abort_code: int | None = None
+    preemptible: bool = True
+    urgency: int = 0
+    options: tuple[str, ...] = ()
+
+    def memory_after(self, out_of_memory: int) -> int:
+        """Memory to ask for when a job ran out of it so many times (MB)."""
+        return memory_mb(self.memory_mb, self.memory_multiplier, self.memory_limit_mb, out_of_memory)
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One job: what BPS asked for, and how far it is.
+
+    Parameters
+    ----------
+    name, label
+        Its unique name, and the name it shares with its like.
+    block, place
+        Which block it belongs to, and where in it.
+    parents
+        Positions of the jobs that must have succeeded before it.
+    waits_for
+        Positions of the jobs that must be over before it, however they ended.
+    has_command
+        False for a node that only orders others.
+    is_final
+        Whether it comes after all others, always.
+    element
+        What it is in Slurm, in its last attempt.
+    is_parked
+        Whether it waits there for its release.
+    attempt
+        Number of its last attempt.
+    retries, out_of_memory
+        How often it was tried again since the workflow was started, and how often memory did not suffice.
+    exit_code, ending
+        Of the last attempt that ended.
+    usage
+        Of all attempts together: the time summed up, the memory of the largest.
+    quanta, quanta_failed
+        How many quanta it says it has executed.
+    """
+
+    name: str
+    label: str
+    block: int = 0
+    place: int = 0
+    parents: tuple[int, ...] = ()
+    waits_for: tuple[int, ...] = ()
+    has_command: bool = True
+    is_final: bool = False
+    state: JobState = JobState.UNREADY
+    element: Element | None = None
+    is_parked: bool = False
+    attempt: int = 0
+    retries: int = 0
+    out_of_memory: int = 0
+    exit_code: int | None = None
+    ending: Ending | None = None
+    usage: Usage = NO_USAGE
+    quanta: int = 0
+    quanta_failed: int = 0
+
+    def moved(self, state: JobState, **changes: Any) -> Job:
+        """Return the job in another state.
+
+        Raises
+        ------
+        ValueError
+            The transition table doesn't know such a step.
+        """
+        if state not in TRANSITIONS[self.state]:
+            raise ValueError(f"{self.name}: {self.state.name} cannot become {state.name}")
+        return dataclasses.replace(self, state=state, **changes)
+
+
+def may_retry(job: Job, request: Request, end: End) -> bool:
+    """Tell whether a job is tried again after such an end."""
+    if job.retries >= request.retries or end.ending is Ending.CANCELLED:
+        return False
+    if end.ending is Ending.OUT_OF_MEMORY:
+        return request.memory_after(job.out_of_memory + 1) > request.memory_after(job.out_of_memory)
+    own = end.ending.is_the_jobs_own
+    return not (own and (end.exit_code in request.no_retry_codes or end.exit_code == request.abort_code))
+
+
+class Plan:
+    """The jobs of one workflow by their positions; every change returns the positions that it touched."""
+
+    def __init__(self, jobs: Iterable[Job], blocks: Sequence[Request]) -> None:
+        self.jobs = list(jobs)
+        self.blocks = blocks
+        self._children: defaultdict[int, list[int]] = defaultdict(list)
+        for position, job in enumerate(self.jobs):
+            for before in {*job.parents, *job.waits_for}:
+                self._children[before].append(position)
+        self._final = [position for position, job in enumerate(self.jobs) if job.is_final]
+        self._not_over = sum(not job.state.is_over and not job.is_final for job in self.jobs)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing is left to do."""
+        return self._not_over == 0 and all(self.jobs[position].state.is_over for position in self._final)
+
+    def request(self, position: int) -> Request:
+        """Give what a job asks for."""
+        return self.blocks[self.jobs[position].block]
+
+    def memory_of(self, position: int) -> int:
+        """Memory that a job's next attempt asks for (MB)."""
+        return self.request(position).memory_after(self.jobs[position].out_of_memory)
+
+    def in_state(self, *states: JobState) -> list[int]:
+        """Give the positions of the jobs in some states."""
+        return [position for position, job in enumerate(self.jobs) if job.state in states]
+
+    def settle(self) -> list[int]:
+        """Look at every job anew, as after reading the store."""
+        return self._look_at(range(len(self.jobs)))
+
+    def placed(self, elements: Mapping[int, Element], *, parked: bool) -> list[int]:
+        """Note that jobs have been submitted: parked, to be released when they are ready, or ready and to run."""
+        for position, element in elements.items():
+            job = self.jobs[position]
+            changes = {"element": element, "is_parked": parked, "attempt": job.attempt + 1}
+            if parked:
+                self.jobs[position] = dataclasses.replace(job, **changes)  # type: ignore[arg-type]
+            else:
+                self._put(position, job.moved(JobState.PENDING, **changes))
+        return list(elements)
+
+    def released(self, positions: Sequence[int]) -> list[int]:
+        """Note that ready jobs have been released."""
+        for position in positions:
+            self._put(position, self.jobs[position].moved(JobState.PENDING, is_parked=False))
+        return list(positions)
+
+    def unparked(self, positions: Sequence[int]) -> list[int]:
+        """Note that parked jobs are no longer in Slurm: they are submitted anew when they are ready."""
+        for position in positions:
+            job = self.jobs[position]
+            self.jobs[position] = dataclasses.replace(job, element=None, is_parked=False, attempt=job.attempt - 1)
+        return list(positions)
+
+    def seen(self, position: int, state: JobState) -> list[int]:
+        """Note what Slurm says of a job that is its own."""
+        if self.jobs[position].state is state:
+            return []
+        return self._put(position, self.jobs[position].moved(state))
+
+    def ended(self, position: int, end: End) -> list[int]:
+        """Note how a job's attempt ended: it succeeded, is tried again, or failed for good."""
+        job, request = self.jobs[position], self.request(position)
+        changes: dict[str, Any] = {"exit_code": end.exit_code, "ending": end.ending, "is_parked": False}
+        if end.mark is not None:
+            changes |= {"quanta": end.mark.quanta, "quanta_failed": end.mark.quanta_failed}
+            changes["usage"] = _summed(job.usage, end.mark.usage)
+        if end.ending is Ending.SUCCEEDED:
+            changed = self._put(position, job.moved(JobState.SUCCEEDED, **changes))
+        elif may_retry(job, request, end):
+            out_of_memory = job.out_of_memory + (end.ending is Ending.OUT_OF_MEMORY)
+            again = {"element": None, "retries": job.retries + 1, "out_of_memory": out_of_memory}
+            return self._put(position, job.moved(JobState.READY, **changes, **again))
+        elif end.ending is Ending.CANCELLED:
+            changed = self._put(position, job.moved(JobState.DELETED, **changes))
+        else:
+            changed = self._put(position, job.moved(JobState.FAILED, **changes))
+            if end.ending is Ending.FAILED and end.exit_code == request.abort_code:
+                return changed + self.cancel()
+        return changed + self._look_at([*self._children[position], *self._final])
+
+    def taken_away(self, position: int) -> list[int]:
+        """Note that somebody has cancelled a job before it could run."""
+        changed = self._put(position, self.jobs[position].moved(JobState.DELETED, ending=Ending.CANCELLED))
+        return changed + self._look_at([*self._children[position], *self._final])
+
+    def used(self, position: int, usage: Usage) -> list[int]:
+        """Note what accounting knows of a job that left nothing behind."""
+        job = self.jobs[position]
+        self.jobs[position] = dataclasses.replace(job, usage=_summed(job.usage, usage))
+        return [position]
+
+    def cancel(self) -> list[int]:
+        """Give up everything that is not over; the caller cancels it in Slurm."""
+        given_up = [position for position, job in enumerate(self.jobs) if not job.state.is_over]
+        for position in given_up:
+            self._put(position, self.jobs[position].moved(JobState.DELETED, is_parked=False))
+        return given_up
+
+    def restart(self) -> list[int]:
+        """Do again what did not succeed, and the final job."""
+        again = self.in_state(JobState.FAILED, JobState.PRUNED, JobState.DELETED)
+        again += [position for position in self._final if self.jobs[position].state is JobState.SUCCEEDED]
+        fresh: dict[str, Any] = {"element": None, "is_parked": False, "retries": 0, "exit_code": None, "ending": None}
+        for position in again:
+            self._put(position, self.jobs[position].moved(JobState.UNREADY, **fresh))
+        return [*dict.fromkeys([*again, *self.settle()])]
+
+    def _put(self, position: int, job: Job) -> list[int]:
+        if not job.is_final:
+            self._not_over += int(self.jobs[position].state.is_over) - int(job.state.is_over)
+        self.jobs[position] = job
+        return [position]
+
+    def _next_state(self, job: Job) -> JobState | None:
+        if job.state is not JobState.UNREADY:
+            return None
+        if job.is_final:
+            return JobState.READY if self._not_over == 0 else None
+        parents = [self.jobs[parent].state for parent in job.parents]
+        if any(state.is_over and state is not JobState.SUCCEEDED for state in parents):
+            return JobState.PRUNED
+        if all(state.is_over for state in parents) and all(self.jobs[p].state.is_over for p in job.waits_for):
+            return JobState.READY
+        return None
+
+    def _look_at(self, positions: Iterable[int]) -> list[int]:
+        changed: dict[int, None] = {}
+        waiting = list(positions)
+        while waiting:
+            position = waiting.pop()
+            state = self._next_state(self.jobs[position])
+            if state is not None:
+                self._put(position, self.jobs[position].moved(state))
+                changed[position] = None
+            job = self.jobs[position]
+            if job.state is JobState.READY and not job.has_command:
+                self._put(position, job.moved(JobState.SUCCEEDED, exit_code=0))
+                changed[position] = None
+                state = JobState.SUCCEEDED
+            if state is not None and state.is_over:
+                waiting += [*self._children[position], *self._final]
+        return list(changed)
+
+
+def _summed(one: Usage, other: Usage) -> Usage:
+    return Usage(one.cpu_s + other.cpu_s, max(one.memory_mb, other.memory_mb), other.node or one.node)

@@ -1,0 +1,322 @@
+"""The service that ``bps`` talks to for Slurm.
+
+Belongs here: `SlurmService`, the whole of ctrl_bps's interface (prepare, submit, restart, report, get_status, cancel,
+list_submitted_jobs, run_submission_checks, ping). A workflow's id is the path of its submit folder; the number of any
+of its jobs in Slurm will do as well.
+Doesn't: making a workflow go on (`launchers.slurm.dispatcher`), or the reports' form (`launchers.slurm.report`).
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from lsst.ctrl.bps import BaseWmsService, BpsConfig, GenericWorkflow, WmsRunReport, WmsStates
+
+from launchers.slurm.checks import check_requests, largest_memory
+from launchers.slurm.commands import Slurm
+from launchers.slurm.conductor import Conductor
+from launchers.slurm.dispatcher import COMMENT, dispatcher_options, dispatchers
+from launchers.slurm.queue import Queue
+from launchers.slurm.report import Standing, held_message, report_of, standing
+from launchers.slurm.store import JobStore
+from launchers.slurm.workflow import SlurmWorkflow, dispatcher_script, folder_fault
+from resources.errors import OperatorError, Retriable
+
+_TRIES = 4
+_BETWEEN_TRIES_S = 3.0
+_LOCK_S = 30.0
+
+
+class SlurmService(BaseWmsService):
+    """Runs BPS workflows on Slurm."""
+
+    @property
+    def defaults(self) -> dict[str, Any]:
+        """BPS settings that suit Slurm."""
+        return {"computeSite": "slurm"}
+
+    def prepare(
+        self, config: BpsConfig, generic_workflow: GenericWorkflow, out_prefix: str | None = None
+    ) -> SlurmWorkflow:
+        """Write the workflow into its submit folder."""
+        folder = str(Path(out_prefix or ".").absolute())
+        service_class = f"{type(self).__module__}.{type(self).__name__}"
+        workflow = SlurmWorkflow.from_generic_workflow(config, generic_workflow, folder, service_class)
+        workflow.write(folder)
+        return workflow
+
+    def submit(self, workflow: SlurmWorkflow, **kwargs: Any) -> SlurmWorkflow:
+        """Submit the workflow's arrays, held, and then its dispatcher, which makes it count; what runs at once is let.
+
+        Raises
+        ------
+        resources.errors.Rejected
+            Slurm can't do what is asked for.
+        resources.errors.Retriable
+            Slurm doesn't answer. The call may be repeated: what was submitted is found.
+        resources.errors.SiteFault
+            The submit folder can't be written to.
+        """
+        store = JobStore(Path(workflow.submit_path))
+        slurm = Slurm()
+        with _writing(store):
+            queue = _patiently(lambda: slurm.queue(getpass.getuser()))
+            if str(store.submit_path) not in dispatchers(queue):
+                blocks, partitions = workflow.plan.blocks, slurm.partitions()
+                check_requests(blocks, partitions)
+                _cancel_leftovers(slurm, queue, store)
+                most = [largest_memory(block, partitions) for block in blocks]
+                store.write(workflow.plan, submitting_at=time.time(), node_memory_mb=most)
+                store.write_environment()
+                conductor = Conductor(store, slurm)
+                conductor.park(queue)
+                _submit_dispatcher(slurm, store)
+                conductor.release_ready()
+        _note_submission(store.submit_path)
+        workflow.run_id = str(store.submit_path)
+        return workflow
+
+    def resume(self, wms_workflow_id: str) -> bool:
+        """Submit a dispatcher where there is none any more; False where there is one, or nothing left to do."""
+        store = _store(wms_workflow_id)
+        if store is None or _is_over(store):
+            return False
+        slurm = Slurm()
+        with _writing(store):
+            if str(store.submit_path) in dispatchers(slurm.queue(getpass.getuser())):
+                return False
+            store.write_environment()
+            _submit_dispatcher(slurm, store)
+        return True
+
+    def restart(self, wms_workflow_id: str) -> tuple[str | None, str | None, str]:
+        """Do again what did not succeed, and the final job; jobs that still run, run on."""
+        store = _store(wms_workflow_id)
+        if store is None:
+            return None, None, f"no workflow was submitted from {wms_workflow_id}"
+        slurm = Slurm()
+        folder = str(store.submit_path)
+        if not _is_over(store) and folder in dispatchers(slurm.queue(getpass.getuser())):
+            return None, None, "the workflow still runs; cancel it first"
+        with _writing(store):
+            store.forget_cancelling()
+            store.write_environment()
+            plan, facts = store.read()
+            store.write(plan, plan.restart(), ended_at=None, submitting_at=time.time())
+            _submit_dispatcher(slurm, store)
+        _note_submission(store.submit_path)
+        return folder, facts["name"], ""
+
+    def list_submitted_jobs(
+        self,
+        wms_id: str | None = None,
+        user: str | None = None,
+        require_bps: bool = True,
+        pass_thru: str | None = None,
+        is_global: bool = False,
+    ) -> list[str]:
+        """List the submit folders of the workflows that are not over, or the one that was named."""
+        if wms_id is not None:
+            store = _store(wms_id)
+            return [] if store is None else [str(store.submit_path)]
+        stores = _noted_stores()
+        return [str(each.submit_path) for each in stores if not _is_over(each) and _belongs_to(each, user)]
+
+    def report(
+        self,
+        wms_workflow_id: str | None = None,
+        user: str | None = None,
+        hist: float = 0,
+        pass_thru: str | None = None,
+        is_global: bool = False,
+        return_exit_codes: bool = False,
+    ) -> tuple[list[WmsRunReport], str]:
+        """Report on one workflow, or on all that are not over (and those submitted in the last ``hist`` days).
+
+        Raises
+        ------
+        resources.errors.Retriable
+            Slurm doesn't answer, and without it nothing is known for certain.
+        """
+        if wms_workflow_id is not None:
+            store = _store(wms_workflow_id)
+            if store is None:
+                return [], f"no workflow was submitted from {wms_workflow_id}"
+            return [report_of(_standing(store, _Queues()))], ""
+        queues = _Queues()
+        reports = []
+        for store in _noted_stores():
+            facts = store.read_facts()
+            recent = time.time() - facts.get("submitting_at", 0.0) < (hist or 0) * 86400.0
+            if (recent or not facts.get("ended_at")) and _belongs_to(store, user):
+                reports.append(report_of(_standing(store, queues)))
+        return reports, ""
+
+    def get_status(self, wms_workflow_id: str, hist: float = 1, is_global: bool = False) -> tuple[WmsStates, str]:
+        """Tell a workflow's state."""
+        store = _store(wms_workflow_id)
+        if store is None:
+            return WmsStates.UNKNOWN, f"no workflow was submitted from {wms_workflow_id}"
+        seen = _standing(store, _Queues())
+        return seen.state, held_message(seen) if seen.state is WmsStates.HELD else ""
+
+    def cancel(self, wms_id: str, pass_thru: str | None = None) -> tuple[bool, str]:
+        """End a workflow and all of its jobs, whether its dispatcher lives or not."""
+        store = _store(wms_id)
+        if store is None:
+            return False, f"no workflow was submitted from {wms_id}"
+        if _is_over(store):
+            return False, "the workflow is over"
+        slurm = Slurm()
+        try:
+            store.ask_to_cancel()
+            queue = slurm.queue(getpass.getuser())
+            # Its jobs end now, even if whoever conducts it takes a while to notice.
+            _cancel_leftovers(slurm, queue, store)
+            with store.locked(_LOCK_S) as mine:
+                if mine and not _is_over(store):
+                    Conductor(store, slurm).cancel()
+            dispatcher = dispatchers(queue).get(str(store.submit_path))
+            if dispatcher is not None and dispatcher.state == "PENDING":
+                slurm.cancel([str(dispatcher.job)])
+        except OSError as error:
+            return False, str(folder_fault(error, store.submit_path))
+        except OperatorError as error:
+            return False, str(error)
+        return (True, "") if _is_over(store) else (False, "its jobs are cancelled, but its dispatcher hasn't said so")
+
+    def run_submission_checks(self) -> None:
+        """Look whether Slurm takes jobs.
+
+        Raises
+        ------
+        resources.errors.OperatorError
+            It doesn't.
+        """
+        _patiently(Slurm().partitions)
+
+    def ping(self, pass_thru: str | None = None) -> tuple[int, str]:
+        """Ask whether Slurm answers."""
+        try:
+            partitions = Slurm().partitions()
+        except OperatorError as error:
+            return 1, str(error)
+        return (0, "") if any(each.is_up for each in partitions.values()) else (1, "no partition of Slurm is up")
+
+
+class _Queues:
+    """Users' queues, each asked for once."""
+
+    def __init__(self) -> None:
+        self._queues: dict[str, Queue] = {}
+        self._slurm = Slurm()
+
+    def of(self, user: str) -> Queue:
+        if user not in self._queues:
+            self._queues[user] = self._slurm.queue(user)
+        return self._queues[user]
+
+
+def _standing(store: JobStore, queues: _Queues) -> Standing:
+    plan, facts = store.read()
+    if facts.get("ended_at") or "submitting_at" not in facts:
+        # What Slurm says can't change it.
+        return standing(store.submit_path, plan, facts, None)
+    return standing(store.submit_path, plan, facts, queues.of(facts["user"]))
+
+
+@contextmanager
+def _writing(store: JobStore) -> Iterator[None]:
+    """Be the only one who writes the record; a folder that can't be written to is said so."""
+    try:
+        with store.locked(_LOCK_S) as mine:
+            if not mine:
+                raise Retriable("somebody else does something with it", str(store.submit_path), "try again in a minute")
+            yield
+    except OSError as error:
+        raise folder_fault(error, store.submit_path) from error
+
+
+def _patiently[T](ask: Callable[[], T]) -> T:
+    for left in range(_TRIES - 1, -1, -1):
+        try:
+            return ask()
+        except Retriable:
+            if not left:
+                raise
+            time.sleep(_BETWEEN_TRIES_S)
+    raise AssertionError("unreachable")
+
+
+def _submit_dispatcher(slurm: Slurm, store: JobStore) -> None:
+    """Submit a workflow's dispatcher once, however often Slurm has to be asked."""
+    folder = str(store.submit_path)
+
+    def submit() -> int:
+        try:
+            options = dispatcher_options(store.submit_path, store.read_facts()["dispatcher"])
+            return slurm.submit(options, [str(dispatcher_script(store.submit_path))])
+        except Retriable:
+            # It may have been heard all the same.
+            found = dispatchers(slurm.queue(getpass.getuser())).get(folder)
+            if found is None:
+                raise
+            return found.job
+
+    job = _patiently(submit)
+    store.write(store.read()[0], dispatcher_job=job)
+
+
+def _cancel_leftovers(slurm: Slurm, queue: Queue, store: JobStore) -> None:
+    """Cancel what the queue has of a folder, but not the dispatcher."""
+    ours = [queued for queued in queue.of_folder(str(store.submit_path)) if queued.comment != COMMENT]
+    slurm.cancel(sorted({str(queued.element.array) for queued in ours if not queued.is_over}))
+
+
+def _store(wms_id: str) -> JobStore | None:
+    folder: str | None = wms_id
+    if wms_id.partition("_")[0].isdigit() and not Path(wms_id).exists():
+        folder = Slurm().folder_of(wms_id)
+    store = JobStore(Path(folder).absolute()) if folder else None
+    return store if store is not None and store.exists else None
+
+
+def _is_over(store: JobStore) -> bool:
+    return bool(store.read_facts().get("ended_at"))
+
+
+def _belongs_to(store: JobStore, user: str | None) -> bool:
+    return user is None or user in {store.read_facts()["operator"], store.read_facts()["user"]}
+
+
+def _registry() -> Path:
+    """Where this user's submissions are noted, one folder a line."""
+    state = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
+    return Path(state) / "lsst-slurm-wms" / "submissions"
+
+
+def _note_submission(submit_path: Path) -> None:
+    registry = _registry()
+    try:
+        registry.parent.mkdir(parents=True, exist_ok=True)
+        with registry.open("a", encoding="utf-8") as lines:
+            lines.write(f"{submit_path}\n")
+    except OSError:
+        return  # Only ``bps report`` without an id needs it: an unwritable home is no reason not to run.
+
+
+def _noted_stores() -> Iterator[JobStore]:
+    try:
+        lines = dict.fromkeys(_registry().read_text(encoding="utf-8").splitlines())
+    except OSError:
+        return
+    for line in lines:
+        store = JobStore(Path(line))
+        if store.exists:
+            yield store

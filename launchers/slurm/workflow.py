@@ -1,0 +1,289 @@
+"""What BPS asked for, written down as jobs that are alike in blocks, and one shell script a job.
+
+Belongs here: `SlurmWorkflow`, from ctrl_bps's generic workflow and configuration to `launchers.slurm.jobs`, with each
+command line exactly as BPS wrote it and its placeholders filled in.
+Doesn't: submitting or running any of it (`launchers.slurm.conductor`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import getpass
+import math
+import shlex
+import sys
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Self
+
+from lsst.ctrl.bps import BaseWmsWorkflow, BpsConfig, GenericWorkflow, GenericWorkflowJob, GenericWorkflowNode
+
+from launchers.generic_jobs import FlatJob, command_of, files_of, filled, final_job, flat_jobs, shell_quoted
+from launchers.slurm.jobs import Job, Plan, Request
+from launchers.slurm.store import JobStore
+from resources.errors import Rejected, SiteFault
+
+ATTEMPT_VARIABLE = "BPS_SLURM_ATTEMPT"
+"""Tells a job how often it was tried before."""
+
+OURS = frozenset(
+    (
+        *("array", "chdir", "comment", "cpus-per-task", "dependency", "error", "export", "hold", "input", "job-name"),
+        *("mem", "mem-per-cpu", "nice", "no-requeue", "ntasks", "output", "parsable", "requeue", "test-only", "time"),
+        *("tmp", "wrap"),
+    )
+)
+"""Options of ``sbatch`` that a profile can't set, because this plugin does."""
+
+DISPATCHER = "slurmDispatcher"
+"""BPS section with what the dispatcher's own job asks for."""
+
+_DISPATCHER_MEMORY_MB = 512
+_POLL_S = 15.0
+
+
+class SlurmWorkflow(BaseWmsWorkflow):
+    """A workflow for `launchers.slurm.service.SlurmService`."""
+
+    def __init__(self, name: str, config: BpsConfig) -> None:
+        super().__init__(name, config)
+        self.plan = Plan([], [])
+        self.scripts: list[str] = []
+        self.facts: dict[str, Any] = {}
+
+    @classmethod
+    def from_generic_workflow(
+        cls, config: BpsConfig, generic_workflow: GenericWorkflow, out_prefix: str, service_class: str
+    ) -> Self:
+        """Translate; see the base class."""
+        workflow = cls(generic_workflow.name, config)
+        workflow.service_class = service_class
+        workflow.submit_path = out_prefix
+        workflow.plan, workflow.scripts = translate(config, generic_workflow)
+        attributes = generic_workflow.run_attrs
+        workflow.facts = {
+            "name": generic_workflow.name,
+            "operator": attributes.get("bps_operator", ""),
+            "project": attributes.get("bps_project", ""),
+            "campaign": attributes.get("bps_campaign", ""),
+            "payload": attributes.get("bps_payload", ""),
+            "site": attributes.get("bps_runsite", ""),
+            "user": getpass.getuser(),
+            "poll_s": float(_setting(config, "slurmPollInterval") or _POLL_S),
+            "most_jobs": int(_setting(config, "slurmMaxSubmit") or 0) or None,
+            "dispatcher": list(_dispatcher_options(config, workflow.plan)),
+        }
+        return workflow
+
+    def write(self, out_prefix: str) -> None:
+        """Write scripts and record into the submit folder.
+
+        Raises
+        ------
+        resources.errors.SiteFault
+            The folder is full, or can't be written to.
+        """
+        submit_path = Path(out_prefix)
+        try:
+            JobStore(submit_path).create(self.plan, self.scripts, self.facts)
+            command = shlex.join([sys.executable, "-m", "launchers.slurm.dispatcher", str(submit_path)])
+            dispatcher_script(submit_path).write_text(f"#!/bin/bash\nexec {command}\n", encoding="utf-8")
+        except OSError as error:
+            raise folder_fault(error, submit_path) from error
+
+
+def dispatcher_script(submit_path: Path) -> Path:
+    """What the dispatcher's job runs."""
+    return submit_path / "dispatcher.sh"
+
+
+def folder_fault(error: OSError, submit_path: Path) -> SiteFault:
+    """Say what is wrong with a submit folder that can't be written to.
+
+    Parameters
+    ----------
+    error
+        What writing into it led to.
+    submit_path
+        The folder.
+    """
+    where = str(error.filename or submit_path)
+    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return SiteFault("there is no space left for the submission", where, "make room there, or set submitPath")
+    return SiteFault(
+        f"the submission cannot be written: {error.strerror}", where, "see the folder's mode, or set submitPath"
+    )
+
+
+def translate(config: BpsConfig, workflow: GenericWorkflow) -> tuple[Plan, list[str]]:
+    """Turn a generic workflow into jobs and their scripts.
+
+    Parameters
+    ----------
+    config
+        BPS configuration.
+    workflow
+        From ctrl_bps.
+
+    Raises
+    ------
+    resources.errors.Rejected
+        It asks for something that can't be had.
+    """
+    flat = flat_jobs(workflow)
+    final = final_job(workflow)
+    nodes = [*flat, *([FlatJob(final, workflow)] if final is not None else [])]
+    positions = {each.node.name: position for position, each in enumerate(flat)}
+    blocks: dict[Any, int] = {}
+    requests: list[Request] = []
+    sizes: Counter[int] = Counter()
+    profiles = _Profiles(config)
+    jobs = []
+    for each in nodes:
+        request = _request(each.node, config, profiles)
+        is_final = each.node is final
+        # One that takes longer doesn't deserve an array of its own.
+        key = (dataclasses.replace(request, walltime_min=None), is_final)
+        block = blocks.setdefault(key, len(requests))
+        if block == len(requests):
+            requests.append(request)
+        elif (request.walltime_min or 0) > (requests[block].walltime_min or 0):
+            requests[block] = request
+        jobs.append(
+            Job(
+                each.node.name,
+                each.node.label,
+                block,
+                sizes[block],
+                tuple(positions[name] for name in each.parents),
+                tuple(positions[name] for name in each.waits_for),
+                has_command=isinstance(each.node, GenericWorkflowJob),
+                is_final=is_final,
+            )
+        )
+        sizes[block] += 1
+    return Plan(jobs, requests), [_script(each.node, each.workflow) for each in nodes]
+
+
+def _request(node: GenericWorkflowNode, config: BpsConfig, profiles: _Profiles) -> Request:
+    if not isinstance(node, GenericWorkflowJob):
+        return Request(node.label)
+    unless = node.retry_unless_exit
+    limits = [int(limit) for limit in (node.request_memory_max, profiles.memory_limit) if limit]
+    options = {
+        "partition": node.queue,
+        "account": node.accounting_group,
+        "mail-user": node.mail_to,
+        "mail-type": node.when_to_mail,
+    }
+    return Request(
+        node.label,
+        cpus=int(node.request_cpus or 1),
+        memory_mb=int(node.request_memory or 0),
+        disk_mb=int(node.request_disk or 0),
+        memory_limit_mb=min(limits, default=None),
+        memory_multiplier=float(node.memory_multiplier) if node.memory_multiplier else None,
+        walltime_min=math.ceil(float(node.request_walltime)) if node.request_walltime else None,
+        retries=int(node.number_of_retries or 0),
+        no_retry_codes=(unless,) if isinstance(unless, int) else tuple(unless or ()),
+        abort_code=node.abort_on_value,
+        preemptible=node.preemptible is not False,
+        urgency=_urgency(node),
+        options=_as_options({**options, **profiles.of(node)}),
+    )
+
+
+def _urgency(job: GenericWorkflowJob) -> int:
+    try:
+        return int(job.priority or 0)
+    except ValueError as error:
+        raise Rejected(
+            f"the priority {job.priority!r} is no number", job.label, "give one, higher for what comes first"
+        ) from error
+
+
+def _as_options(values: Mapping[str, Any]) -> tuple[str, ...]:
+    found = []
+    for key, value in sorted(values.items()):
+        if value is None or value is False or value == "":
+            continue
+        found.append(f"--{key}" if value is True else f"--{key}={value}")
+    return tuple(found)
+
+
+class _Profiles:
+    """Further options of ``sbatch`` by label: ``profile: {slurm: {qos: …}}`` of the site, and of the label over it."""
+
+    def __init__(self, config: BpsConfig) -> None:
+        self._config = config
+        site = _setting(config, "computeSite")
+        self._site = self._read(f".site.{site}") if site else {}
+        self._labels: dict[str, dict[str, Any]] = {}
+        self.memory_limit = _setting(config, "memoryLimit")
+
+    def of(self, job: GenericWorkflowJob) -> dict[str, Any]:
+        if job.label not in self._labels:
+            sections = (f".pipetask.{job.label}", f".cluster.{job.label}", f".{job.label}")
+            own: dict[str, Any] = {}
+            for section in sections:
+                own |= self._read(section)
+            self._labels[job.label] = {**self._site, **own}
+        return {**self._labels[job.label], **job.profile.get("slurm", {})}
+
+    def _read(self, section: str) -> dict[str, Any]:
+        key = f"{section}.profile.slurm"
+        if key not in self._config:
+            return {}
+        values = dict(self._config[key].items())
+        if taken := sorted(OURS.intersection(values)):
+            raise Rejected(
+                f"a profile can't set {', '.join(taken)}", key.lstrip("."), "use BPS's own setting (requestMemory, …)"
+            )
+        return values
+
+
+def _setting(config: BpsConfig, key: str) -> Any:
+    _, site = config.search("computeSite", opt={"default": None})
+    if key == "computeSite":
+        return site
+    options: dict[str, Any] = {"default": None, "curvals": {"curr_site": site} if site else {}}
+    _, value = config.search(key, opt=options)
+    return None if value in {None, ""} else value
+
+
+def _dispatcher_options(config: BpsConfig, plan: Plan) -> Iterator[str]:
+    section = dict(config[DISPATCHER].items()) if DISPATCHER in config else {}
+    yield f"--mem={section.pop('requestMemory', _DISPATCHER_MEMORY_MB)}M"
+    options = {"partition": section.pop("queue", None), "account": section.pop("accountingGroup", None)}
+    options |= {"time": section.pop("requestWalltime", None)}
+    if section:
+        raise Rejected(
+            f"unknown settings {', '.join(sorted(section))}",
+            DISPATCHER,
+            "requestMemory, requestWalltime, queue, accountingGroup are known",
+        )
+    first = plan.blocks[0].options if plan.blocks else ()
+    for option in ("partition", "account"):
+        # Where its jobs may run, it may run as well.
+        inherited = next((each for each in first if each.startswith(f"--{option}=")), None)
+        if not options[option] and inherited:
+            yield inherited
+    yield from _as_options(options)
+
+
+def _script(node: GenericWorkflowNode, workflow: GenericWorkflow) -> str:
+    if not isinstance(node, GenericWorkflowJob):
+        return "exit 0\n"
+    files = files_of(workflow, node.name)
+
+    def fill(text: str) -> str:
+        return filled(text, files, attempt_variable=ATTEMPT_VARIABLE)
+
+    lines = [f"export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH"]
+    lines += [f"export {key}={shell_quoted(fill(str(value)))}" for key, value in node.environment.items()]
+    lines += [fill(line) for line in (node.pre_cmdline, command_of(node)) if line]
+    if node.post_cmdline:
+        lines += ["code=$?", fill(node.post_cmdline), "exit $code"]
+    return "\n".join(lines) + "\n"
