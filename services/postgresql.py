@@ -95,6 +95,7 @@ class PostgreSQL(LoopbackServer):
         super().prepare()
         if self.data.exists():
             return
+        initdb, postgres = self._program("initdb"), self._program("postgres")
         unfinished = self.folder / "data.unfinished"
         shutil.rmtree(unfinished, ignore_errors=True)
         passwords = {role: secrets.token_urlsafe(24) for role in (SUPERUSER, OWNER)}
@@ -109,12 +110,12 @@ class PostgreSQL(LoopbackServer):
             unfinished.mkdir(mode=0o700)
             if os.geteuid() == 0:
                 shutil.chown(unfinished, SUPERUSER)
-            self._run([self._program("initdb"), f"--pgdata={unfinished}", "--no-sync", *locale, *access])
+            self._run([initdb, f"--pgdata={unfinished}", "--no-sync", *locale, *access])
         finally:
             password_file.unlink()
         # Every database is made from template1, so that each has the extension, whoever makes it.
         statements = f"CREATE EXTENSION btree_gist;\nCREATE ROLE {OWNER} LOGIN PASSWORD '{passwords[OWNER]}';\n"
-        self._run([self._program("postgres"), "--single", "-j", "-D", str(unfinished), "template1"], statements)
+        self._run([postgres, "--single", "-j", "-D", str(unfinished), "template1"], statements)
         unfinished.rename(self.data)
 
     def command(self) -> Sequence[str]:

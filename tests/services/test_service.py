@@ -82,3 +82,46 @@ def test_what_a_server_leaves_of_its_process_group_ends_with_it(stubborn, tmp_pa
     stubborn.stop()
 
     assert has_ended(child)
+
+
+def test_a_kill_ends_also_what_a_server_started_in_sessions_of_its_own(stubborn, tmp_path):
+    stubborn.script = f"setsid sh -c 'echo $$ > {tmp_path}/child; sleep 62' & wait"
+    with pytest.raises(ServiceError):
+        stubborn.start()
+    child = int((tmp_path / "child").read_text())
+
+    stubborn.kill()
+
+    assert stubborn.pid is None
+    assert has_ended(child)
+    stubborn.kill()
+
+
+def test_the_recent_log_is_that_since_the_last_start(stubborn):
+    stubborn.script = "echo first; sleep 60"
+    with pytest.raises(ServiceError):
+        stubborn.start()
+    stubborn.kill()
+    stubborn.script = "echo second; sleep 60"
+    with pytest.raises(ServiceError):
+        stubborn.start()
+
+    assert stubborn.recent_log() == "second\n"
+    assert stubborn.log.read_text() == "first\nsecond\n"
+
+
+def test_a_program_that_is_missing_is_named_with_its_packages_and_the_command_that_installs_them(stubborn, monkeypatch):
+    monkeypatch.setattr(Stubborn, "packages", ("stubborn-server", "munge"))
+
+    said = r"no-such-program is not installed; `make services` installs it \(packages: stubborn-server munge\)"
+    with pytest.raises(ServiceError, match=said):
+        stubborn.program("no-such-program")
+    assert stubborn.program("sh", "/nowhere") == stubborn.program("sh")
+
+
+def test_a_program_is_found_in_the_last_of_the_folders_that_have_it(stubborn, tmp_path):
+    for version in ("14", "15"):
+        (tmp_path / version / "bin").mkdir(parents=True)
+        (tmp_path / version / "bin" / "sh").touch()
+
+    assert stubborn.program("sh", f"{tmp_path}/*/bin") == f"{tmp_path}/15/bin/sh"
