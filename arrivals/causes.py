@@ -19,6 +19,7 @@ _VARYING = (
     (re.compile(r"\b[A-Za-z][A-Za-z0-9+.-]*://[^\s;,'\"]*[^\s;,:.'\"]"), ANYTHING),
     (re.compile(r"\b[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}\b"), ANYTHING),
     (re.compile(r"(?<![\w…])[\w.+@%=~:-]*/[\w.+@%=~/-]*\w"), ANYTHING),
+    (re.compile(r"(?<=adler32 )[0-9a-f]{8}\b"), ANYTHING),
     (re.compile(r"\b0x[0-9a-fA-F]+\b|\b[0-9a-f]{8}\b(?<!\d{8})"), ANYTHING),
     (re.compile(r"(?<![\w.…-])[+-]?\d+(?:,\d{3})*(?:\.\d+)?(?:[eE][+-]?\d+)?(?![\w-]|\.\w)"), NUMBER),
     (re.compile(r"(?<![\w.+…-])(?=(?:[\w.+-]*\d){4})[\w.+-]*\w"), ANYTHING),

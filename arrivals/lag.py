@@ -14,7 +14,7 @@ from confluent_kafka import KafkaException, TopicPartition
 
 from arrivals.ledger import Ledger
 from resources.errors import Rejected, SiteFault
-from resources.kafka import LastError, bootstrap_address, make_consumer
+from resources.kafka import LastError, bootstrap_address, make_consumer, visible_topics
 from resources.site import ArrivalSettings, KafkaSettings
 
 PATIENCE_S = 5.0
@@ -52,7 +52,7 @@ def kafka_lag(
     consumer = make_consumer(kafka, settings.group, errors)
     lags: dict[str, int] = {}
     try:
-        metadata = consumer.list_topics(timeout=timeout_s)
+        metadata = visible_topics(consumer, timeout_s)
         cluster = metadata.cluster_id or "unnamed"
         known = {(place.topic, place.number): offset for place, offset in ledger.offsets(cluster).items()}
         for topic in sorted(name for name in metadata.topics if wanted.search(name)):

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from http.server import ThreadingHTTPServer
 
-from prometheus_client import CollectorRegistry, Gauge, Histogram, ProcessCollector
+from prometheus_client import CollectorRegistry, Gauge, Histogram, ProcessCollector, disable_created_metrics
 from prometheus_client import Counter as CounterMetric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import MetricsHandler
@@ -236,6 +236,7 @@ def make_registry(collector: ArrivalsCollector) -> CollectorRegistry:
     collector
         The site's.
     """
+    disable_created_metrics()  # a series more for each counter, which nobody asks for
     registry = CollectorRegistry()
     registry.register(collector)
     ProcessCollector(registry=registry)

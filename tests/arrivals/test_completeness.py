@@ -1,0 +1,82 @@
+"""Whether a night is here: exposure by exposure, detector by detector, and why not."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from arrivals.completeness import (
+    NEVER_ANNOUNCED,
+    DayCompleteness,
+    ExposureCompleteness,
+    Readiness,
+    day_completeness,
+    ranges,
+)
+from simulator.messages import FileKind
+from tests.arrivals.delivered import altered, announced, of_kind
+
+NOW = datetime(2026, 11, 2, 9, tzinfo=UTC)
+BOTH = frozenset({0, 1})
+
+
+def exposure(arrived: frozenset[int], *, expected=BOTH, unfinished=0, known=None) -> ExposureCompleteness:
+    return ExposureCompleteness(1, expected, arrived, unfinished, 0, known or {})
+
+
+def day(*exposures: ExposureCompleteness, quiet_s: float = 60.0) -> DayCompleteness:
+    return DayCompleteness(20261101, exposures, NOW - timedelta(seconds=quiet_s) if exposures else None)
+
+
+@pytest.mark.parametrize(
+    ("found", "readiness"),
+    [
+        (day(), Readiness.EMPTY),
+        (day(exposure(BOTH)), Readiness.READY),
+        (day(exposure(BOTH), quiet_s=59.9), Readiness.ARRIVING),
+        (day(exposure(BOTH), exposure(BOTH, unfinished=1)), Readiness.ARRIVING),
+        (day(exposure(BOTH), exposure(frozenset({0}))), Readiness.INCOMPLETE),
+        (day(exposure(frozenset(), expected=frozenset())), Readiness.INCOMPLETE),
+    ],
+)
+def test_a_day_can_be_worked_on_when_all_is_here_and_nothing_comes_any_more(found, readiness):
+    assert found.readiness(NOW, 60.0) is readiness
+    assert found.is_settled(NOW, 60.0) == (readiness is Readiness.READY)
+
+
+def test_missing_detectors_are_told_by_what_is_known_of_them():
+    found = exposure(frozenset({3}), expected=frozenset(range(5)), known={0: "waiting: for it", 1: "waiting: for it"})
+    assert found.why_missing == {"waiting: for it": (0, 1), NEVER_ANNOUNCED: (2, 4)}
+
+
+@given(st.sets(st.integers(0, 300)))
+def test_ranges_say_every_number_once(numbers):
+    said = [part.split("-") for part in ranges(numbers).split(", ") if part]
+    assert sorted(n for part in said for n in range(int(part[0]), int(part[-1]) + 1)) == sorted(numbers)
+
+
+def test_a_half_arrived_exposure_says_why_its_detector_is_missing(site, delivery, tmp_path):
+    first, second = of_kind(delivery, FileKind.RAW)
+    others = [file for file in delivery.files if file.kind is not FileKind.RAW]
+    broken = altered(delivery, second, tmp_path / "elsewhere")
+    site.receive(announced([*others, first]))
+    site.receive([message.value.replace(broken.adler32.encode(), b"00000001") for message in announced([second])])
+    site.ingest()
+
+    found = day_completeness(site.butler, site.ledger, site.settings, 20261102)
+
+    [half] = found.incomplete
+    [(why, detectors)] = half.why_missing.items()
+    assert why.startswith("quarantined: …: has adler32 …")
+    assert set(detectors) == half.missing == {1}
+    assert half.quarantined == 1
+
+
+def test_detectors_are_expected_as_soon_as_they_are_announced(site, delivery):
+    site.receive(announced(of_kind(delivery, FileKind.RAW, FileKind.DIMENSIONS)))
+
+    found = day_completeness(site.butler, site.ledger, site.settings, 20261102)
+
+    assert (found.arrived, found.expected) == (0, 2 * len(found.exposures))
+    assert found.readiness(NOW + timedelta(days=9999), 0.0) is Readiness.ARRIVING
