@@ -19,7 +19,6 @@ from planning.pipeline import PipelinePlan, Sharding
 from planning.release import Release
 from resources.butler import open_butler
 from resources.site import Site
-from validation.assessment import assess, report_release
 from validation.rendering import scorecard_markdown, verdict_text
 from validation.scorecard import Row, Scorecard, Verdict
 
@@ -32,6 +31,8 @@ def judge_release(site: Site, release: Release) -> Scorecard:
     site, release
         Where, what.
     """
+    from validation.assessment import assess  # definitions load without the middleware, which takes seconds
+
     return assess(open_butler(site.butler), release).scorecard
 
 
@@ -75,6 +76,8 @@ def build_scorecard(site: Site, release: Release, plan: PipelinePlan) -> dg.Asse
         check_specs=list(checks.values()),
     )
     def scorecard(context: dg.AssetExecutionContext) -> Iterator[Any]:
+        from validation.assessment import report_release
+
         with one_line_failures():
             found = judge_release(site, release)
             folder = site.reports / release.name

@@ -13,13 +13,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from lsst.daf.butler import Butler, MissingDatasetTypeError
-
 from planning.release import Threshold
 from validation.thresholds import badness
 
 if TYPE_CHECKING:
     from astropy.table import Table
+    from lsst.daf.butler import Butler
 
 METRIC_TABLES = ("calibration_metrics", "object_metrics", "truth_metrics")
 """Dataset types whose rows are metric, band, value, unit, n, measurable, detail."""
@@ -124,6 +123,8 @@ def read_metrics(
     tuple of Measurement
         By table, tract, and the table's order.
     """
+    from lsst.daf.butler import MissingDatasetTypeError
+
     measurements: list[Measurement] = []
     for name in tables:
         try:
