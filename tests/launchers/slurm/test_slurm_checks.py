@@ -1,0 +1,52 @@
+import pytest
+
+from launchers.slurm.checks import check_requests, largest_memory
+from launchers.slurm.jobs import Request
+from launchers.slurm.queue import Partition
+from resources.errors import Rejected, SiteFault
+
+PARTITIONS = {
+    "main": Partition("main", 4000, 4),
+    "large": Partition("large", 512_000, 64),
+    "old": Partition("old", 4000, 4, is_up=False),
+}
+
+
+def test_what_a_node_can_do_is_accepted():
+    check_requests([Request("isr", cpus=4, memory_mb=4000, options=("--partition=main",))], PARTITIONS)
+
+
+def test_without_a_queue_any_node_will_do():
+    check_requests([Request("isr", memory_mb=100_000)], PARTITIONS)
+
+
+@pytest.mark.parametrize(
+    ("request_", "complaint"),
+    [
+        (Request("isr", options=("--partition=main,none",)), "isr: there is no queue none; there are large, main, old"),
+        (
+            Request("isr", memory_mb=4001, options=("--partition=main",)),
+            "queue main: isr asks for 4001 MB, and the largest node has 4000 MB; lower requestMemory, or set another"
+            " queue",
+        ),
+        (
+            Request("isr", cpus=5, options=("--partition=main",)),
+            "queue main: isr asks for 5 CPUs, and the largest node has 4; lower requestCpus, or set another queue",
+        ),
+    ],
+)
+def test_what_no_node_can_do_is_refused_in_one_line(request_, complaint):
+    with pytest.raises(Rejected) as caught:
+        check_requests([request_], PARTITIONS)
+
+    assert str(caught.value) == complaint
+
+
+def test_a_queue_that_takes_no_jobs_is_the_sites_fault():
+    with pytest.raises(SiteFault, match="queue old: the queue takes no jobs"):
+        check_requests([Request("isr", options=("--partition=old",))], PARTITIONS)
+
+
+def test_memory_grows_no_further_than_the_largest_node_of_the_queue():
+    assert largest_memory(Request("isr", options=("--partition=main",)), PARTITIONS) == 4000
+    assert largest_memory(Request("isr"), PARTITIONS) == 512_000

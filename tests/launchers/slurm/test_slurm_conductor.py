@@ -1,0 +1,355 @@
+"""Workflows conducted on a Slurm of a few dictionaries, which can be made to forget, to refuse and to be silent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from launchers.slurm import conductor as conductor_module
+from launchers.slurm.conductor import Conductor
+from launchers.slurm.ends import Usage
+from launchers.slurm.jobs import Element, Job, JobState, Plan, Request
+from launchers.slurm.queue import Accounted, Queue, Queued
+from launchers.slurm.store import JobStore
+from resources.errors import Rejected, Retriable
+
+FACTS = {"name": "w", "user": "me", "poll_s": 0.0, "most_jobs": None, "dispatcher": []}
+
+
+class FakeSlurm:
+    """As much of `launchers.slurm.commands.Slurm` as a conductor needs."""
+
+    array_size = 1000
+    job_limit = 100_000
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = str(folder)
+        self.elements: dict[Element, Queued] = {}
+        self.accounted: dict[Element, Accounted] = {}
+        self.submissions: list[list[str]] = []
+        self.trouble: Exception | None = None
+
+    def submit(self, options: Sequence[str], script: Sequence[str]) -> int:
+        if self.trouble:
+            raise self.trouble
+        self.submissions.append(list(options))
+        values = dict(option.lstrip("-").partition("=")[::2] for option in options)
+        array = 10 * len(self.submissions)
+        for span in values["array"].split(","):
+            first, _, last = span.partition("-")
+            for task in range(int(first), int(last or first) + 1):
+                reason = "JobHeldUser" if "--hold" in options else "Resources"
+                self.put(Element(array, task), "PENDING", reason=reason, comment=values["comment"])
+        return array
+
+    def put(self, element: Element, state: str, **values) -> None:
+        known = self.elements.get(element)
+        comment = values.pop("comment", known.comment if known else "")
+        self.elements[element] = Queued(
+            element.array, element, state, comment=comment, folder=self.folder, name="w", **values
+        )
+
+    def queue(self) -> Queue:
+        return Queue(dict(self.elements))
+
+    def release(self, elements: Iterable[Element], whole: Iterable[int] = ()) -> None:
+        for element in elements:
+            self.put(element, "PENDING", reason="Resources")
+
+    def cancel(self, names: Sequence[str]) -> None:
+        for element, queued in list(self.elements.items()):
+            if str(element.array) in names and not queued.is_over:
+                self.put(element, "CANCELLED by 0")
+
+    def cancel_elements(self, elements: Iterable[Element]) -> None:
+        for element in elements:
+            self.put(element, "CANCELLED by 0")
+
+    def accounts(self, names: Iterable[str]) -> Mapping[Element, Accounted]:
+        return self.accounted
+
+
+class World:
+    """A workflow, its folder and its Slurm."""
+
+    def __init__(self, folder: Path, jobs: Sequence[Job], *, request: Request | None = None, **facts) -> None:
+        self.store = JobStore(folder)
+        requests = [request or Request("j", memory_mb=100, memory_multiplier=2.0, retries=2, no_retry_codes=(1,))]
+        self.store.create(Plan(jobs, requests), ["true\n"] * len(jobs), {**FACTS, **facts})
+        self.slurm = FakeSlurm(folder)
+        self.conductor = self.successor()
+
+    def successor(self) -> Conductor:
+        """Somebody else who conducts after a death."""
+        return Conductor(JobStore(self.store.submit_path), self.slurm)  # type: ignore[arg-type]
+
+    def park(self) -> None:
+        self.conductor.park(self.slurm.queue())
+        self.conductor.release_ready()
+
+    def turn(self, conductor: Conductor | None = None) -> None:
+        conductor = conductor or self.conductor
+        conductor.look()
+        conductor.reconcile(self.slurm.queue())
+        conductor.act()
+
+    def element(self, name: str) -> Element:
+        (found,) = [job.element for job in self.conductor.plan.jobs if job.name == name]
+        assert found is not None
+        return found
+
+    def end(self, name: str, code: int | None, state: str = "") -> None:
+        """End a job: with what it leaves behind, unless the code is None, and as Slurm says."""
+        element = self.element(name)
+        if code is not None:
+            mark = self.store.submit_path / "ended" / f"{element}.0"
+            mark.write_text(f"code {code}\nnode n1\nmemory 1048576\n0m0.0s 0m0.0s\n0m1.0s 0m0.5s\n")
+        self.slurm.put(element, state or ("FAILED" if code else "COMPLETED"), status=(code or 0) << 8)
+
+    @property
+    def states(self) -> dict[str, str]:
+        return {job.name: job.state.name for job in self.conductor.plan.jobs}
+
+
+def chain() -> list[Job]:
+    return [
+        Job("a", "j", place=0),
+        Job("b", "j", place=1, parents=(0,)),
+        Job("c", "j", place=2),
+        Job("final", "j", place=3, is_final=True),
+    ]
+
+
+@pytest.fixture
+def world(tmp_path) -> Callable[..., World]:
+    def make(jobs: Sequence[Job] | None = None, **changes) -> World:
+        return World(tmp_path / "submit", chain() if jobs is None else jobs, **changes)
+
+    return make
+
+
+def test_a_block_is_one_array_and_what_waits_for_nobody_is_released(world):
+    w = world()
+
+    w.park()
+
+    (options,) = w.slurm.submissions
+    assert "--array=0-3" in options
+    assert "--hold" in options
+    assert w.states == {"a": "PENDING", "b": "UNREADY", "c": "PENDING", "final": "UNREADY"}
+    held = {element.task for element, queued in w.slurm.elements.items() if queued.alive is JobState.HELD}
+    assert held == {1, 3}
+
+
+def test_a_job_is_released_when_its_parents_say_that_they_succeeded(world):
+    w = world()
+    w.park()
+
+    w.end("a", 0)
+    w.conductor.look()
+    w.conductor.act()
+
+    assert w.states["b"] == "PENDING"
+    assert w.slurm.elements[w.element("b")].alive is JobState.PENDING
+
+
+def test_a_failed_job_has_its_descendants_cancelled_and_nobody_elses(world):
+    w = world()
+    w.park()
+
+    w.end("a", 1)
+    w.turn()
+
+    assert w.states == {"a": "FAILED", "b": "PRUNED", "c": "PENDING", "final": "UNREADY"}
+    assert w.slurm.elements[w.element("b")].state.startswith("CANCELLED")
+    assert w.slurm.elements[w.element("c")].alive is JobState.PENDING
+
+
+def test_a_job_out_of_memory_is_submitted_again_with_more(world):
+    w = world()
+    w.park()
+
+    w.end("a", 137, "OUT_OF_MEMORY")
+    w.turn()
+
+    assert "--mem=200M" in w.slurm.submissions[-1]
+    assert "--array=0" in w.slurm.submissions[-1]
+    assert "--hold" not in w.slurm.submissions[-1]
+    assert "tried again with 200 MB" in (w.store.submit_path / "events.log").read_text()
+
+
+def test_the_end_is_written_down_with_what_accounting_knows_of_the_silent(world):
+    w = world([Job("a", "j"), Job("final", "j", place=1, is_final=True)], request=Request("j"))
+    w.park()
+    w.end("a", None, "NODE_FAIL")
+    w.slurm.accounted[w.element("a")] = Accounted("NODE_FAIL", 0, Usage(60.0, 500.0, "n2"))
+    w.turn()
+    w.end("final", 0)
+    w.turn()
+
+    assert w.conductor.is_over
+    plan, facts = w.store.read()
+    assert facts["ended_at"]
+    assert plan.jobs[0].usage == Usage(60.0, 500.0, "n2")
+    assert plan.jobs[1].usage == Usage(1.5, 1.0, "n1")
+
+
+def test_a_block_larger_than_an_array_is_several(world):
+    FakeSlurmSmall = type("FakeSlurmSmall", (FakeSlurm,), {"array_size": 3})
+    w = world([Job(f"j{n}", "j", place=n) for n in range(7)])
+    w.slurm.__class__ = FakeSlurmSmall
+
+    w.park()
+
+    arrays = [next(option for option in each if "--array" in option) for each in w.slurm.submissions]
+    assert arrays == ["--array=0-2", "--array=0-2", "--array=0"]
+
+
+def test_what_slurm_has_no_room_for_is_submitted_when_there_is(world):
+    w = world([Job(f"j{n}", "j", place=n) for n in range(5)], most_jobs=3)
+    w.park()
+    assert w.slurm.submissions == []
+
+    w.turn()
+    assert set(w.states.values()) == {"PENDING", "READY"}
+    w.slurm.elements.clear()
+    for job in w.conductor.plan.jobs[:3]:
+        (w.store.submit_path / "ended" / f"{job.element}.0").write_text("code 0\n")
+    w.turn()
+
+    assert list(w.states.values()) == ["SUCCEEDED"] * 3 + ["PENDING"] * 2
+
+
+def test_a_conductor_that_dies_before_it_can_write_has_submitted_nothing_twice(world, monkeypatch):
+    w = world()
+    monkeypatch.setattr(Conductor, "_place", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        w.park()
+    monkeypatch.undo()
+    assert len(w.slurm.submissions) == 1
+
+    w.conductor = w.successor()
+    w.turn()
+
+    assert len(w.slurm.submissions) == 1
+    assert w.states == {"a": "PENDING", "b": "UNREADY", "c": "PENDING", "final": "UNREADY"}
+
+
+def test_a_job_that_slurm_has_lost_is_tried_again_after_a_while(world, monkeypatch):
+    w = world()
+    w.park()
+    del w.slurm.elements[w.element("a")]
+    w.turn()
+    assert w.states["a"] == "PENDING"
+
+    monkeypatch.setattr(conductor_module, "_MISSING_S", 0.0)
+    w.turn()
+
+    assert w.conductor.plan.jobs[0].attempt == 2
+    assert len(w.slurm.submissions) == 2
+
+
+def test_a_parked_job_that_slurm_has_lost_is_submitted_when_it_is_ready(world, monkeypatch):
+    monkeypatch.setattr(conductor_module, "_MISSING_S", 0.0)
+    w = world()
+    w.park()
+    del w.slurm.elements[w.element("b")]
+    w.turn()
+
+    w.end("a", 0)
+    w.turn()
+
+    assert (w.states["b"], w.conductor.plan.jobs[1].attempt) == ("PENDING", 1)
+
+
+def test_a_job_that_slurm_puts_back_although_it_has_succeeded_is_cancelled(world):
+    w = world()
+    w.park()
+    w.end("a", 0)
+    w.conductor.look()
+    w.slurm.put(w.element("a"), "PENDING", reason="BeginTime", restarts=1)
+
+    w.turn()
+
+    assert w.states["a"] == "SUCCEEDED"
+    assert w.slurm.elements[w.element("a")].state.startswith("CANCELLED")
+
+
+def test_a_job_that_an_operator_holds_is_said_to_be_held(world):
+    w = world()
+    w.park()
+    w.slurm.put(w.element("a"), "PENDING", reason="JobHeldAdmin")
+
+    w.turn()
+
+    assert w.states["a"] == "HELD"
+
+
+@pytest.mark.parametrize("trouble", [Rejected("Slurm refuses: no"), Retriable("Slurm doesn't answer")])
+def test_what_slurm_does_not_do_is_said_and_tried_again(world, trouble):
+    w = world()
+    w.park()
+    w.end("a", 137, "OUT_OF_MEMORY")
+    w.slurm.trouble = trouble
+
+    w.turn()
+    assert w.states["a"] == "READY"
+    assert w.store.read_facts()["trouble"] == str(trouble)
+
+    w.slurm.trouble = None
+    w.turn()
+    assert w.states["a"] == "PENDING"
+    assert w.store.read_facts()["trouble"] == ""
+
+
+def test_cancelling_ends_everything_in_slurm_and_in_the_record(world):
+    w = world()
+    w.park()
+    w.end("c", 0)
+    w.store.ask_to_cancel()
+
+    w.turn()
+
+    assert w.conductor.is_over
+    assert w.states == {"a": "DELETED", "b": "DELETED", "c": "SUCCEEDED", "final": "DELETED"}
+    assert all(queued.is_over for queued in w.slurm.elements.values())
+
+
+def test_a_script_that_cannot_be_read_on_a_node_is_explained(world):
+    w = world(request=Request("j"))
+    w.park()
+
+    w.end("a", 90)
+    w.turn()
+
+    assert "is the submit folder on a file system that nodes share?" in (w.store.submit_path / "events.log").read_text()
+
+
+@given(st.data())
+def test_whoever_conducts_and_however_often_he_dies_the_end_is_the_same(tmp_path_factory, data):
+    w = World(tmp_path_factory.mktemp("w") / "submit", chain())
+    w.park()
+    failing = data.draw(st.sets(st.sampled_from("abc")))
+    for _ in range(40):
+        w.turn()
+        if w.conductor.is_over:
+            break
+        if data.draw(st.booleans()):
+            w.conductor = w.successor()
+        going = [job for job in w.conductor.plan.jobs if job.state.is_with_slurm]
+        for job in going:
+            if data.draw(st.booleans()):
+                w.end(job.name, int(job.name in failing))
+
+    expected = {"a": "SUCCEEDED", "b": "SUCCEEDED", "c": "SUCCEEDED", "final": "SUCCEEDED"}
+    expected |= dict.fromkeys(failing, "FAILED")
+    expected |= {"b": "PRUNED"} if "a" in failing else {}
+    if w.conductor.is_over:
+        assert w.states == expected
+        assert len(w.slurm.submissions) == 1
+    else:
+        assert any(state in {"PENDING", "RUNNING"} for state in w.states.values())

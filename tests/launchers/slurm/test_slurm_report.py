@@ -1,0 +1,143 @@
+from pathlib import Path
+
+import pytest
+from lsst.ctrl.bps import WmsStates
+from lsst.ctrl.bps.bps_reports import compile_code_summary, compile_job_summary
+
+from launchers.slurm.dispatcher import COMMENT, JOB_NAME
+from launchers.slurm.ends import Ending, Usage
+from launchers.slurm.jobs import Element, Job, JobState, Plan, Request
+from launchers.slurm.queue import Queue, Queued
+from launchers.slurm.report import held_message, report_of, standing
+
+FOLDER = Path("/submit")
+SUBMITTED = {
+    "name": "w",
+    "operator": "me",
+    "project": "p",
+    "campaign": "c",
+    "payload": "l",
+    "site": "s",
+    "submitting_at": 1.0,
+    "dispatcher_job": 9,
+}
+OVER = {**SUBMITTED, "ended_at": 2.0}
+
+
+def plan(*jobs: Job) -> Plan:
+    return Plan(jobs, [Request("isr")])
+
+
+def queue(*queued: Queued, dispatcher: bool = True) -> Queue:
+    found = {each.element: each for each in queued}
+    if dispatcher:
+        element = Element(9, 0)
+        found[element] = Queued(9, element, "RUNNING", name=JOB_NAME, comment=COMMENT, folder=str(FOLDER))
+    return Queue(found)
+
+
+def job(name: str, state: JobState, **values) -> Job:
+    return Job(name, name.rstrip("0123456789"), state=state, **values)
+
+
+def seen(jobs: Plan, facts=SUBMITTED, slurm: Queue | None = None):
+    return standing(FOLDER, jobs, facts, slurm)
+
+
+def test_a_workflow_that_was_only_prepared_is_unready():
+    assert seen(plan(job("isr1", JobState.UNREADY)), {"name": "w"}).state is WmsStates.UNREADY
+
+
+def test_a_workflow_whose_dispatcher_was_never_submitted_is_unready():
+    facts = {key: value for key, value in SUBMITTED.items() if key != "dispatcher_job"}
+
+    assert seen(plan(), facts, queue(dispatcher=False)).state is WmsStates.UNREADY
+
+
+def test_a_workflow_whose_dispatcher_was_submitted_counts_although_nobody_could_write_so():
+    facts = {key: value for key, value in SUBMITTED.items() if key != "dispatcher_job"}
+
+    assert seen(plan(), facts, queue()).state is WmsStates.PENDING
+
+
+def test_a_workflow_without_a_dispatcher_is_held_and_says_what_to_do():
+    found = seen(plan(job("isr1", JobState.PENDING)), SUBMITTED, queue(dispatcher=False))
+
+    assert found.state is WmsStates.HELD
+    assert held_message(found) == "the dispatcher of this workflow is gone; bps restart --id /submit goes on"
+
+
+@pytest.mark.parametrize(
+    ("states", "expected"),
+    [
+        ([JobState.PENDING, JobState.UNREADY], WmsStates.PENDING),
+        ([JobState.RUNNING, JobState.UNREADY], WmsStates.RUNNING),
+        ([JobState.SUCCEEDED, JobState.PENDING], WmsStates.RUNNING),
+    ],
+)
+def test_a_workflow_runs_when_something_of_it_has_begun(states, expected):
+    jobs = [job(f"isr{n}", state) for n, state in enumerate(states)]
+
+    assert seen(plan(*jobs), SUBMITTED, queue()).state is expected
+
+
+@pytest.mark.parametrize(
+    ("states", "expected"),
+    [
+        ([JobState.SUCCEEDED, JobState.SUCCEEDED], WmsStates.SUCCEEDED),
+        ([JobState.SUCCEEDED, JobState.FAILED, JobState.PRUNED], WmsStates.FAILED),
+        ([JobState.FAILED, JobState.DELETED], WmsStates.DELETED),
+    ],
+)
+def test_a_workflow_that_is_over_is_judged_without_slurm(states, expected):
+    jobs = [job(f"isr{n}", state) for n, state in enumerate(states)]
+
+    assert seen(plan(*jobs), OVER).state is expected
+
+
+def test_what_slurm_says_now_goes_before_what_was_recorded():
+    elements = [Element(1, n) for n in range(3)]
+    jobs = [job(f"isr{n}", JobState.PENDING, element=element) for n, element in enumerate(elements)]
+    said = [
+        Queued(1, elements[0], "RUNNING"),
+        Queued(1, elements[1], "PENDING", reason="JobHeldAdmin"),
+        Queued(1, elements[2], "COMPLETED"),
+    ]
+
+    states = seen(plan(*jobs), SUBMITTED, queue(*said)).states
+
+    assert states == [WmsStates.RUNNING, WmsStates.HELD, WmsStates.SUCCEEDED]
+
+
+def test_the_report_satisfies_bps():
+    usage = Usage(7200.0, 1500.0, "n1")
+    jobs = plan(
+        job("isr1", JobState.SUCCEEDED, element=Element(1, 0), usage=usage, quanta=4),
+        job("isr2", JobState.FAILED, exit_code=1, ending=Ending.FAILED, quanta_failed=1, quanta=2),
+        job("isr3", JobState.FAILED, exit_code=137, ending=Ending.OUT_OF_MEMORY, retries=2),
+        job("sum1", JobState.PRUNED),
+    )
+
+    report = report_of(seen(jobs, OVER))
+
+    assert compile_job_summary(report) == []
+    assert compile_code_summary(report) == []
+    assert report.run_summary == "isr:3;sum:1"
+    assert report.exit_code_summary == {"isr": [1, 137], "sum": []}
+    assert report.job_state_counts is not None
+    assert report.job_state_counts[WmsStates.FAILED] == 2
+    assert set(report.job_state_counts) == set(WmsStates)
+    assert report.jobs is not None
+    assert [(each.wms_id, each.state.name) for each in report.jobs][0] == ("1_0", "SUCCEEDED")
+    assert str(report.specific_info).splitlines() == [
+        "Quanta: 6 succeeded, 1 failed",
+        "CPU hours: 2.0; most memory: 1500 MB (isr1)",
+        "Tried again: 2",
+        "Not by their own fault: 1 out of memory",
+    ]
+
+
+def test_what_keeps_slurm_from_going_on_is_in_the_report():
+    report = report_of(seen(plan(job("isr1", JobState.READY)), {**SUBMITTED, "trouble": "Slurm refuses: no"}, queue()))
+
+    assert "Slurm refuses: no" in str(report.specific_info)
