@@ -5,6 +5,7 @@ Belongs here: the command and its request to Dagster's API. Doesn't: how a backf
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import requests
@@ -43,7 +44,14 @@ mutation Run($params: ExecutionParams!) {
 
 
 def launch_backfill(
-    url: str, release: Release, step: Step, partitions: list[str], config: list[str], *, skip_existing: bool = False
+    url: str,
+    release: Release,
+    step: Step,
+    partitions: list[str],
+    config: list[str],
+    *,
+    skip_existing: bool = False,
+    settings: Mapping[str, Any] | None = None,
 ) -> str:
     """Ask Dagster to run a step again.
 
@@ -59,6 +67,8 @@ def launch_backfill(
         Overrides for these runs, each ``task:field=value``.
     skip_existing
         Leave out what earlier runs have made.
+    settings
+        What else these runs change, as in `drp_assets.submissions.StepConfig`.
 
     Returns
     -------
@@ -74,7 +84,8 @@ def launch_backfill(
     """
     keys = [{"path": list(asset.key.path)} for asset in product_assets(release, step)]
     operation = f"{release.name}__{step.short}"
-    run_config = {"ops": {operation: {"config": {"config": config, "skip_existing": skip_existing}}}}
+    changes = {"config": config, "skip_existing": skip_existing, **(settings or {})}
+    run_config = {"ops": {operation: {"config": changes}}}
     if step.sharding is Sharding.WHOLE:
         selector = {
             "repositoryLocationName": release.name,

@@ -15,7 +15,7 @@ from pathlib import Path
 import typer
 from rich.text import Text
 
-from commands import backfill, demo, ingest, ingestd, plan, services, site
+from commands import backfill, demo, ingest, ingestd, plan, rescue, services, site
 from commands.console import make_console
 from resources.errors import OperatorError
 
@@ -27,11 +27,13 @@ app = typer.Typer(
 )
 app.command("demo")(demo.demo)
 app.command("backfill")(backfill.backfill)
+app.command("rescue")(rescue.rescue)
 app.command("ingestd")(ingestd.ingestd)
 ingest.app.command("metrics")(ingestd.metrics)
 app.add_typer(ingest.app, name="ingest")
 app.add_typer(site.app, name="site")
 app.add_typer(plan.app, name="plan")
+app.add_typer(rescue.app, name="quarantine")
 app.add_typer(services.app, name="services")
 
 

@@ -7,12 +7,15 @@ Belongs here: the request's content from site profile, release, plan and what th
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import dagster as dg
 from pydantic import Field
 
 from launchers.attempts import claim_attempt
 from launchers.policies import with_memory
+from launchers.sites import merged, site_bps, url_on_workers
 from launchers.submission import StepRequest, SubmissionKey
 from planning.partitions import data_query
 from planning.pipeline import Sharding, Step
@@ -30,6 +33,10 @@ class StepConfig(dg.Config):
         [], description="of a rescue: regular expressions, found in 'task: exception: message'; none: all that failed"
     )
     memory_mb: dict[str, int] = Field({}, description="what jobs of a task ask for in this run only, by task label")
+
+
+UNCHANGED = StepConfig.model_validate({})
+"""What a run changes that changes nothing."""
 
 
 def request_for(
@@ -62,8 +69,33 @@ def request_for(
         A partition is not of the step's kind.
     """
     first = SubmissionKey(release.name, step.short, tuple(sorted(partitions)))
-    query = data_query(release, step, partitions)
+    data_query(release, step, partitions)  # before a folder is claimed for something that makes no sense
     key, folder = claim_attempt(site.submissions, first, run_id, is_rescue=config.rescue)
+    return request_at(site, release, step, key, folder, config, quarantined)
+
+
+def request_at(
+    site: Site,
+    release: Release,
+    step: Step,
+    key: SubmissionKey,
+    folder: Path,
+    config: StepConfig,
+    quarantined: Sequence[Mapping[str, int | str]] = (),
+) -> StepRequest:
+    """Write the request of one attempt.
+
+    Parameters
+    ----------
+    site, release, step
+        Where, what for, which.
+    key, folder
+        The attempt's.
+    config
+        What its run changes.
+    quarantined
+        Parts of data IDs that the release leaves out.
+    """
     settings = release.settings(step.label)
     return StepRequest(
         key=key,
@@ -71,19 +103,16 @@ def request_for(
         pipeline=f"{release.pipeline}#{step.label}",
         input_collections=(release.chain,),
         output_chain=release.chain,
-        data_query=query,
+        data_query=data_query(release, step, key.partitions),
         folder=folder,
         partition_dimension=None if step.sharding is Sharding.WHOLE else step.sharding.value,
         config_overrides=(*settings.config, *config.config),
         skip_existing_in=(release.chain,) if config.skip_existing or config.rescue else (),
-        bps=with_memory(
-            {
-                "wmsServiceClass": site.wms.service,
-                "computeSite": site.wms.compute_site,
-                **site.wms.bps,
-                **settings.bps,
-            },
-            config.memory_mb,
-        ),
+        bps=with_memory(merged(site_bps(site.wms), merged(_butler_on_workers(site), settings.bps)), config.memory_mb),
         quarantined=tuple(quarantined),
     )
+
+
+def _butler_on_workers(site: Site) -> dict[str, Any]:
+    seen = url_on_workers(site.butler.repository, site.wms.urls)
+    return {} if seen == site.butler.repository else {"payload": {"butlerConfig": seen}}

@@ -8,6 +8,8 @@ finding the folders of earlier attempts. Doesn't: their names (`launchers.submis
 from __future__ import annotations
 
 import json
+import time
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -29,11 +31,14 @@ class Attempt:
         Where its files are.
     is_rescue
         Whether it does only what attempts before it had left.
+    begun_s
+        When (seconds since the epoch).
     """
 
     key: SubmissionKey
     folder: Path
     is_rescue: bool
+    begun_s: float
 
 
 def claim_attempt(
@@ -71,7 +76,7 @@ def claim_attempt(
                 return key, folder
             attempt += 1
         else:
-            (folder / _KEY).write_text(json.dumps({"key": asdict(key), "is_rescue": is_rescue}))
+            (folder / _KEY).write_text(json.dumps({"key": asdict(key), "is_rescue": is_rescue, "begun_s": time.time()}))
             (folder / _CLAIM).write_text(run_id)
             return key, folder
 
@@ -91,7 +96,7 @@ def attempts_of(submissions: Path, release: str, step: str) -> list[Attempt]:
         content = json.loads(file.read_text())
         key = SubmissionKey(**content["key"] | {"partitions": tuple(content["key"]["partitions"])})
         if key.step == step:
-            found.append(Attempt(key, file.parent, content["is_rescue"]))
+            found.append(Attempt(key, file.parent, content["is_rescue"], content["begun_s"]))
     return sorted(found, key=lambda attempt: (attempt.key.partitions, attempt.key.attempt))
 
 
@@ -119,3 +124,19 @@ def attempts_before(submissions: Path, key: SubmissionKey) -> list[Attempt]:
     """
     same = [each for each in attempts_of(submissions, key.release, key.step) if each.key.digest == key.digest]
     return last_pass([each for each in same if each.key.attempt < key.attempt])
+
+
+def current_work(attempts: Iterable[Attempt]) -> list[list[Attempt]]:
+    """Give the last pass of each piece of work that is still the latest for one of its partitions.
+
+    Parameters
+    ----------
+    attempts
+        At one step.
+    """
+    by_work: dict[str, list[Attempt]] = {}
+    for attempt in attempts:
+        by_work.setdefault(attempt.key.digest, []).append(attempt)
+    passes = sorted((last_pass(same) for same in by_work.values()), key=lambda work: work[0].begun_s)
+    latest = {partition: work[0].key.digest for work in passes for partition in work[0].key.partitions or ("",)}
+    return [work for work in passes if work[0].key.digest in latest.values()]

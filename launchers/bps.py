@@ -183,6 +183,10 @@ def _record(folder: Path, handle: Handle) -> None:
 
 def _look_up(handle: Handle) -> WmsRunReport | None:
     service = handle.service()
+    find_by_name = getattr(service, "find_by_name", None)
+    if find_by_name is not None:  # a service that can't list what it has can be asked for a name
+        reports = [report for wms_id in find_by_name(handle.name) for report in _ask(service, wms_workflow_id=wms_id)]
+        return next(iter(reports), None)
     reports = [*_ask(service, wms_workflow_id=handle.submit_path), *_ask(service, hist=_LOOK_BACK_DAYS)]
     known = (each for each in reports if each.run == handle.name and each.state is not WmsStates.UNREADY)
     return next(known, None)

@@ -34,6 +34,9 @@ from launchers.graph import has_datastore_records
 from launchers.submission import StepRequest
 from resources.errors import SiteFault
 
+type Quantum = tuple[str, frozenset[tuple[str, int | str]]]
+"""A quantum's name: task label and items of its data ID."""
+
 NO_RECORDS = "launchers.outcome.GraphWithoutDatastoreRecords"
 LOST = "launchers.outcome.QuantumLost"
 _SIZE_THREADS = 16
@@ -186,20 +189,33 @@ def read_outcome(request: StepRequest, handle: Handle | None = None) -> Outcome:
         return _judge(request, graph, butler, has_records=has_datastore_records(request.graph_path))
 
 
-def read_quanta(request: StepRequest) -> set[tuple[str, frozenset[tuple[str, int | str]]]]:
-    """Read which quanta a submission that has been judged was to do: task labels, and items of data IDs.
+def read_quanta(request: StepRequest) -> dict[Quantum, bool]:
+    """Read which quanta a submission that has been judged was to do, and whether each has succeeded.
 
     Parameters
     ----------
     request
         What was submitted.
     """
+    has_records = has_datastore_records(request.graph_path)
     with ProvenanceQuantumGraph.from_args(str(request.provenance_path)) as (graph, _):
+        nodes = graph.bipartite_xgraph.nodes
         return {
-            (label, frozenset(_plain(data_id).items()))
+            quantum_of(label, _plain(data_id)): _verdict(nodes[quantum_id], has_records=has_records) == "succeeded"
             for label, quanta in graph.quanta_by_task.items()
-            for data_id in quanta
+            for data_id, quantum_id in quanta.items()
         }
+
+
+def quantum_of(task: str, data_id: Mapping[str, int | str]) -> Quantum:
+    """Name a quantum.
+
+    Parameters
+    ----------
+    task, data_id
+        Task label, and what it works on.
+    """
+    return task, frozenset(data_id.items())
 
 
 def read_exit_codes(handle: Handle) -> dict[str, frozenset[int]]:
@@ -311,7 +327,8 @@ def _ref(graph: ProvenanceQuantumGraph, info: Mapping[str, Any], dataset_id: uui
 def _count_datasets(
     request: StepRequest, graph: ProvenanceQuantumGraph, butler: Butler
 ) -> dict[tuple[str, str, str], DatasetCount]:
-    nodes = graph.bipartite_xgraph.nodes
+    quanta_and_datasets = graph.bipartite_xgraph
+    nodes = quanta_and_datasets.nodes
     beside = _automatic_names(graph)
     partition_of = _Partitions(request.partition_dimension, graph, butler)
     expected: Counter[tuple[str, str, str]] = Counter()
@@ -321,6 +338,8 @@ def _count_datasets(
         if producer is None or name in beside:
             continue
         for data_id, dataset_id in datasets.items():
+            if not quanta_and_datasets.in_degree(dataset_id):
+                continue  # an earlier attempt has made it, and a rescue only reads it
             info = nodes[dataset_id]
             # A visit implies its band, but only what exists once a band is counted by band.
             band = str(data_id["band"]) if "band" in data_id.dimensions.required else ""

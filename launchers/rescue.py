@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from launchers import bps, watch
 from launchers.attempts import Attempt
-from launchers.outcome import Outcome, QuantumFailure, read_outcome, read_quanta
+from launchers.outcome import Outcome, Quantum, QuantumFailure, quantum_of, read_outcome, read_quanta
 from launchers.policies import combine
 from launchers.submission import StepRequest
 from resources.errors import Rejected
@@ -27,21 +27,21 @@ class Remains:
     Parameters
     ----------
     outcome
-        What its attempts came to, together.
+        What its attempts came to, together; what is quarantined is not among its failures.
     attempts
         Those that were submitted.
+    quanta
+        Those that have not succeeded, without what is quarantined: a rescue of all causes does these.
     """
 
     outcome: Outcome
     attempts: tuple[Attempt, ...]
-
-    @property
-    def is_something(self) -> bool:
-        """Whether a rescue would have anything to do, but for what is quarantined."""
-        return any(task.failed or task.blocked for task in self.outcome.tasks.values())
+    quanta: frozenset[Quantum]
 
 
-def read_remains(request: StepRequest, attempts: Iterable[Attempt]) -> Remains | None:
+def read_remains(
+    request: StepRequest, attempts: Iterable[Attempt], quarantined: Sequence[Mapping[str, int | str]] = ()
+) -> Remains | None:
     """Read what the attempts at a piece of work have left; None when none of them was ever submitted.
 
     Parameters
@@ -50,6 +50,8 @@ def read_remains(request: StepRequest, attempts: Iterable[Attempt]) -> Remains |
         Any request for the work; its key and folder are replaced by each attempt's.
     attempts
         The last whole one and the rescues since, in their order.
+    quarantined
+        Parts of data IDs that are left out.
 
     Raises
     ------
@@ -58,6 +60,7 @@ def read_remains(request: StepRequest, attempts: Iterable[Attempt]) -> Remains |
     """
     outcome: Outcome | None = None
     submitted = []
+    done: dict[Quantum, bool] = {}
     for attempt in attempts:
         handle = bps.find(attempt.folder)
         if handle is None:
@@ -66,17 +69,21 @@ def read_remains(request: StepRequest, attempts: Iterable[Attempt]) -> Remains |
             raise Rejected(f"it is {progress.state.lower()}", handle.name, "wait for it, or cancel its run")
         submitted.append(attempt)
         tried = dataclasses.replace(request, key=attempt.key, folder=attempt.folder)
-        after = read_outcome(tried, handle)
-        if outcome is None or not attempt.is_rescue:
-            outcome = after
-        else:
-            outcome = combine(outcome, after, not_tried(outcome.failures, read_quanta(tried)))
-    return None if outcome is None else Remains(outcome, tuple(submitted))
+        after, quanta = read_outcome(tried, handle), read_quanta(tried)
+        outcome = after if outcome is None else combine(outcome, after, not_tried(outcome.failures, quanta))
+        done |= quanta
+    if outcome is None:
+        return None
+    failures = [each for each in outcome.failures if not _is_within(each.data_id.items(), quarantined)]
+    left = (quantum for quantum, is_done in done.items() if not is_done and not _is_within(quantum[1], quarantined))
+    return Remains(dataclasses.replace(outcome, failures=tuple(failures)), tuple(submitted), frozenset(left))
 
 
-def not_tried(
-    failures: Iterable[QuantumFailure], tried: set[tuple[str, frozenset[tuple[str, int | str]]]]
-) -> list[QuantumFailure]:
+def _is_within(items: Collection[tuple[str, int | str]], parts: Sequence[Mapping[str, int | str]]) -> bool:
+    return any(part.items() <= set(items) for part in parts)
+
+
+def not_tried(failures: Iterable[QuantumFailure], tried: Container[Quantum]) -> list[QuantumFailure]:
     """Give the failures that a rescue has not tried again.
 
     Parameters
@@ -86,7 +93,7 @@ def not_tried(
     tried
         The rescue's quanta.
     """
-    return [each for each in failures if (each.task, frozenset(each.data_id.items())) not in tried]
+    return [each for each in failures if quantum_of(each.task, each.data_id) not in tried]
 
 
 def of_causes(failures: Iterable[QuantumFailure], causes: Sequence[str]) -> list[QuantumFailure]:

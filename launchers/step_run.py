@@ -98,7 +98,7 @@ def run_step(
     so_far: Outcome | None = None
     left: list[QuantumFailure] = []
     if rules.is_rescue:
-        remains = read_remains(request, attempts_before(rules.submissions, request.key))
+        remains = read_remains(request, attempts_before(rules.submissions, request.key), request.quarantined)
         if remains is not None:
             request = rescue_request(request, remains, rules.causes)
             so_far = remains.outcome

@@ -100,13 +100,51 @@ class ArrivalSettings(Document):
     )
 
 
+class SoftwareSettings(Document):
+    """How the pipelines' software comes to a worker: from a stack such as CVMFS has, perhaps inside a container."""
+
+    stack: str | None = Field(
+        None, description="folder of loadLSST.bash as workers see it, such as /cvmfs/sw.lsst.eu/…"
+    )
+    setup: tuple[str, ...] = Field(("setup lsst_distrib",), description="shell commands after loadLSST.bash")
+    image: str | None = Field(None, description="container image that jobs run in, as the site's workers name it")
+    binds: tuple[str, ...] = Field((), description="folders of the worker that the container sees")
+
+
+class UrlRule(Document):
+    """A prefix of URLs as this machine writes them, and as jobs have to."""
+
+    here: str
+    on_workers: str
+
+
 class WmsSettings(Document):
-    """The site's batch system, as BPS reaches it."""
+    """The site's batch system, as BPS reaches it, and what its jobs need before the first command of theirs."""
 
     service: str = Field(description="import path of the BaseWmsService")
     compute_site: str = "local"
     poll_s: Annotated[float, Field(gt=0)] = 30.0
+    include_configs: tuple[str, ...] = Field((), description="BPS files that hold where nothing else is said")
+    software: SoftwareSettings = SoftwareSettings()
+    environment: Mapping[str, str] = Field(
+        default_factory=dict, description="variables of every job; paths of secrets, never secrets"
+    )
+    prologue: tuple[str, ...] = Field(
+        (), description="shell commands before the software is set up; $NAME is the worker's variable"
+    )
+    urls: tuple[UrlRule, ...] = Field((), description="how jobs reach what has another name here")
     bps: Mapping[str, Any] = Field(default_factory=dict, description="BPS settings that hold for every submission here")
+
+
+class RunLimits(Document):
+    """How many Dagster runs, each with one submission, there are at a time."""
+
+    site: Annotated[int, Field(gt=0)] = Field(20, description="of all releases")
+    release: Annotated[int, Field(gt=0)] = Field(20, description="of any one release")
+    step: Annotated[int, Field(gt=0)] = Field(10, description="of any one step of a release")
+    steps: Mapping[str, Annotated[int, Field(gt=0)]] = Field(
+        default_factory=dict, description="by a step's short name, where not as `step` says"
+    )
 
 
 class Site(Document):
@@ -119,6 +157,7 @@ class Site(Document):
     kafka: KafkaSettings
     arrivals: ArrivalSettings
     wms: WmsSettings
+    limits: RunLimits = RunLimits()
     automation_interval_s: Annotated[int, Field(gt=0)] = Field(30, description="how often automation is evaluated")
     reports_url: str | None = Field(None, description="where the reports folder is served; none: paths are shown")
 

@@ -1,0 +1,210 @@
+"""`drp rescue` and `drp quarantine`: what failed, why, what was decided, and doing exactly that again.
+
+Belongs here: the commands, thin. Doesn't: what a rescue does (`launchers.rescue`), how it is started
+(`commands.backfill`), or the record of decisions (`launchers.casebook`).
+"""
+
+from __future__ import annotations
+
+import getpass
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from commands.backfill import find_step, launch_backfill
+from commands.console import make_console
+from drp_assets.definitions import RELEASES
+from drp_assets.submissions import UNCHANGED, request_at
+from launchers.attempts import Attempt, attempts_of, current_work
+from launchers.casebook import Casebook
+from launchers.outcome import QuantumFailure
+from launchers.rescue import Remains, cause_of, of_causes, read_remains
+from planning.pipeline import Step
+from planning.release import Release, read_release
+from resources.errors import Rejected
+from resources.site import Site, read_site
+
+_SHOWN_CASES = 200
+
+
+def find_remains(
+    site: Site, release: Release, step: Step, partitions: list[str]
+) -> Iterator[tuple[Attempt, Remains | Rejected]]:
+    """Find what is left of a step, for each piece of work that somebody has submitted; or why that can't be said yet.
+
+    Parameters
+    ----------
+    site, release, step
+        Where, of what.
+    partitions
+        Only work that has one of them; none: all.
+    """
+    with closing(Casebook(site.ledger)) as casebook:
+        quarantined = [entry.data_id for entry in casebook.quarantined(release.name)]
+    for attempts in current_work(attempts_of(site.submissions, release.name, step.short)):
+        last = attempts[-1]
+        if partitions and not set(partitions) & set(last.key.partitions):
+            continue
+        request = request_at(site, release, step, last.key, last.folder, UNCHANGED)
+        try:
+            remains = read_remains(request, attempts, quarantined)
+        except Rejected as error:
+            yield last, error
+            continue
+        if remains is not None and remains.quanta:
+            yield last, remains
+
+
+def rescue(
+    release: Annotated[str, typer.Argument(help="name of the release")],
+    step: Annotated[str, typer.Argument(help="such as step1a")],
+    partitions: Annotated[list[str] | None, typer.Argument(help="day_obs or tracts; none: all that was run")] = None,
+    cause: Annotated[
+        list[str] | None, typer.Option(help="only failures whose 'task: exception: message' has this in it (regex)")
+    ] = None,
+    memory: Annotated[list[str] | None, typer.Option(help="task=MB, for the rescue only")] = None,
+    show: Annotated[bool, typer.Option("--show", help="list what was decided about failures so far")] = False,
+    really: Annotated[bool, typer.Option("--really", help="do it; otherwise only say what would be done")] = False,
+    url: Annotated[str, typer.Option(envvar="DRP_UI", help="address of Dagster's web UI")] = "http://127.0.0.1:3000",
+) -> None:
+    """Do again exactly what failed in a step; without --really, say what that is, by cause."""
+    found, _, chosen = find_step(release, step)
+    site = read_site()
+    if show:
+        _show_cases(site, found, chosen)
+        return
+    console = make_console()
+    memory_mb = _memory(memory or [])
+    launched = named = 0
+    for last, remains in find_remains(site, found, chosen, partitions or []):
+        if isinstance(remains, Rejected):
+            console.print(str(remains))
+            continue
+        failures = of_causes(remains.outcome.failures, cause or [])
+        if cause and not failures:
+            continue
+        named += 1
+        console.print(_table(last, remains, failures))
+        if really:
+            settings = {"rescue": True, "causes": cause or [], "memory_mb": memory_mb}
+            partitions_of_it = list(last.key.partitions)
+            identifier = launch_backfill(url, found, chosen, partitions_of_it, [], settings=settings)
+            console.print(f"{last.key.name}: attempt {last.key.attempt + 1} asked for: {identifier}, see {url}/runs")
+            launched += 1
+    if not named:
+        console.print(f"{found.name} {chosen.label}: nothing is left to rescue")
+    elif not launched:
+        console.print(f"{named} rescues would be started: repeat with --really")
+
+
+def _memory(asked: list[str]) -> dict[str, int]:
+    memory = {}
+    for each in asked:
+        task, _, number = each.partition("=")
+        if not number.isdigit():
+            raise Rejected("not of the form task=MB", each, "such as calibrateImage=8192")
+        memory[task] = int(number)
+    return memory
+
+
+def _table(last: Attempt, remains: Remains, failures: list[QuantumFailure]) -> Table:
+    waiting = len(remains.quanta) - len(remains.outcome.failures)
+    what = f"{len(failures)} failed, {waiting} quanta wait for what failed"
+    title = f"{last.key.name} ({', '.join(last.key.partitions) or 'whole'}): {what}"
+    table = Table("quanta", "task: exception: message", "one of them", "its log", title=title, title_justify="left")
+    examples = {cause_of(failure): failure for failure in reversed(failures)}
+    for cause, number in Counter(map(cause_of, failures)).most_common():
+        table.add_row(str(number), cause, _data_id(examples[cause].data_id), examples[cause].log)
+    return table
+
+
+def _show_cases(site: Site, release: Release, step: Step) -> None:
+    with closing(Casebook(site.ledger)) as casebook:
+        cases = casebook.cases(release.name, step=step.short, limit=_SHOWN_CASES)
+    table = Table("decided", "submission", "task", "data ID", "exception", "message", "done about it", "policy")
+    for case in cases:
+        done = f"{case.action} ({case.memory_mb} MB)" if case.memory_mb else case.action
+        when = f"{case.noted_at:%Y-%m-%d %H:%M}"
+        table.add_row(
+            when, case.submission, case.task, _data_id(case.data_id), case.exception, case.message, done, case.policy
+        )
+    make_console().print(table)
+
+
+def _data_id(data_id: Mapping[str, int | str]) -> str:
+    return ", ".join(f"{key}={value}" for key, value in data_id.items())
+
+
+app = typer.Typer(no_args_is_help=True, help="Data IDs that a release leaves out.")
+
+
+@app.command("list")
+def list_quarantined(
+    release: Annotated[str, typer.Argument(help="name of the release")],
+    history: Annotated[bool, typer.Option("--history", help="also those that have been readmitted")] = False,
+) -> None:
+    """List the data IDs that are left out, since when, by whom and why."""
+    found = read_release(RELEASES / f"{release}.yaml")
+    with closing(Casebook(read_site().ledger)) as casebook:
+        entries = casebook.quarantined(found.name, history=history)
+    table = Table("data ID", "since", "by", "why", "readmitted")
+    for entry in entries:
+        at = entry.readmitted_at
+        back = f"{at:%Y-%m-%d %H:%M} by {entry.readmitted_by}: {entry.readmitted_why}" if at else ""
+        table.add_row(_data_id(entry.data_id), f"{entry.since:%Y-%m-%d %H:%M}", entry.by, entry.why, back)
+    make_console().print(table)
+
+
+@app.command("add")
+def add(
+    release: Annotated[str, typer.Argument(help="name of the release")],
+    data_id: Annotated[list[str], typer.Argument(help="such as instrument=LSSTCam visit=2025062100561 detector=3")],
+    why: Annotated[str, typer.Option(help="for whoever asks later")],
+) -> None:
+    """Leave a data ID out from now on; what is running already is not changed."""
+    found, parsed = read_release(RELEASES / f"{release}.yaml"), parse_data_id(data_id)
+    with closing(Casebook(read_site().ledger)) as casebook:
+        new = casebook.quarantine(found.name, [parsed], why=why, by=getpass.getuser())
+    make_console().print(f"{_data_id(parsed)}: {'is left out from now on' if new else 'was left out already'}")
+
+
+@app.command("readmit")
+def readmit(
+    release: Annotated[str, typer.Argument(help="name of the release")],
+    data_id: Annotated[list[str], typer.Argument(help="as `drp quarantine list` shows it")],
+    why: Annotated[str, typer.Option(help="for whoever asks later")],
+) -> None:
+    """Take a data ID in again; run or rescue its step to have it done."""
+    found, parsed = read_release(RELEASES / f"{release}.yaml"), parse_data_id(data_id)
+    with closing(Casebook(read_site().ledger)) as casebook:
+        done = casebook.readmit(found.name, [parsed], why=why, by=getpass.getuser())
+    if not done:
+        raise Rejected("is not left out", json.dumps(parsed), f"see `drp quarantine list {found.name}`")
+    make_console().print(f"{_data_id(parsed)}: taken in again")
+
+
+def parse_data_id(words: list[str]) -> dict[str, int | str]:
+    """Read a data ID as it is typed.
+
+    Parameters
+    ----------
+    words
+        ``key=value``, with or without a comma after them; what looks like a number is one.
+
+    Raises
+    ------
+    resources.errors.Rejected
+        A word is something else.
+    """
+    data_id: dict[str, int | str] = {}
+    for word in words:
+        key, _, value = word.rstrip(",").partition("=")
+        if not key or not value:
+            raise Rejected("not of the form key=value", word, "such as visit=2025062100561")
+        data_id[key] = int(value) if value.isdigit() else value
+    return data_id

@@ -1,0 +1,159 @@
+"""The site's batch system in BPS's words: what a profile says of software, prologue and URLs, for each WMS plugin.
+
+Belongs here: the pure functions from a profile's ``wms:`` to BPS settings. Doesn't: what a release or a step changes
+(`drp_assets.submissions`), or submitting (`launchers.bps`).
+
+Each plugin has its own place for what comes before a job's command. ctrl_bps_htcondor's is ``payloadCommand`` (with
+``bpsMakeCommand`` off), ctrl_bps_panda's is ``runnerCommand``, which has to end with the plugin's own decoder of the
+command line; those of this project run BPS's ``preCmdline``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from resources.errors import Rejected
+from resources.site import SoftwareSettings, UrlRule, WmsSettings
+
+HTCONDOR = "lsst.ctrl.bps.htcondor.HTCondorService"
+PANDA = "launchers.panda.PandaService"
+_PLAIN_PANDA = "lsst.ctrl.bps.panda.PanDAService"
+_DECODER = "python3 -m lsst.ctrl.bps.panda.edgenode.cmd_line_decoder _cmd_line_"
+_SCHEME = re.compile(r"[a-z][a-z0-9+.-]*://")
+_HIDDEN_FILE = re.compile(r"file://(?=[a-z][a-z0-9+.-]*://)")
+_VARIABLE = re.compile(r"\$([A-Za-z_]\w*)")
+
+
+def site_bps(wms: WmsSettings) -> dict[str, Any]:
+    """Give the BPS settings that hold for every submission at a site.
+
+    Parameters
+    ----------
+    wms
+        The profile's; its own ``bps`` wins over what follows from the rest.
+
+    Raises
+    ------
+    resources.errors.Rejected
+        The plugin can't do what the profile asks for.
+    """
+    settings: dict[str, Any] = {"wmsServiceClass": wms.service, "computeSite": wms.compute_site}
+    if wms.include_configs:
+        settings["includeConfigs"] = list(wms.include_configs)
+    if wms.environment:
+        settings["environment"] = {name: _braced(value) for name, value in wms.environment.items()}
+    match wms.service:
+        case service if service == HTCONDOR:
+            settings |= _for_htcondor(wms)
+        case service if service in {PANDA, _PLAIN_PANDA}:
+            settings |= _for_panda(wms)
+        case _:
+            settings |= _for_ours(wms)
+    return merged(settings, wms.bps)
+
+
+def url_on_workers(url: str, rules: Sequence[UrlRule]) -> str:
+    """Give a URL as jobs have to write it: the longest matching prefix replaced, and no hidden ``file://`` before it.
+
+    Parameters
+    ----------
+    url
+        As it is written here.
+    rules
+        The profile's.
+    """
+    fitting = [rule for rule in rules if url.startswith(rule.here)]
+    if fitting:
+        rule = max(fitting, key=lambda each: len(each.here))
+        url = rule.on_workers + url.removeprefix(rule.here)
+    return without_hidden_file(url)
+
+
+def without_hidden_file(text: str) -> str:
+    """Take ``file://`` away where another scheme follows it, as PanDA's way to the worker adds it.
+
+    Parameters
+    ----------
+    text
+        A URL, or a command with URLs in it.
+    """
+    return _HIDDEN_FILE.sub("", text)
+
+
+def merged(defaults: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Merge nested settings.
+
+    Parameters
+    ----------
+    defaults
+        What holds where nothing else is said.
+    settings
+        What wins.
+    """
+    result = dict(defaults)
+    for key, value in settings.items():
+        both_nested = isinstance(value, Mapping) and isinstance(result.get(key), Mapping)
+        result[key] = merged(result[key], value) if both_nested else value
+    return result
+
+
+def _setup(software: SoftwareSettings) -> list[str]:
+    if software.stack is None:
+        return []
+    return ["unset PYTHONPATH", f"source {software.stack}/loadLSST.bash", *software.setup]
+
+
+def _braced(text: str) -> str:
+    """Write variables as ``${NAME}``: of ``$NAME`` BPS doesn't see the end."""
+    return _VARIABLE.sub(r"${\1}", text)
+
+
+def _for_ours(wms: WmsSettings) -> dict[str, Any]:
+    if wms.software.image is not None:
+        raise Rejected("can't run jobs in a container", wms.service, "leave wms.software.image out of the site profile")
+    commands = [_braced(command) for command in (*wms.prologue, *_setup(wms.software))]
+    return {"preCmdline": " && ".join(commands)} if commands else {}
+
+
+def _for_htcondor(wms: WmsSettings) -> dict[str, Any]:
+    settings: dict[str, Any] = {}
+    commands = [*wms.prologue, *_setup(wms.software)]
+    if any("'" in command for command in commands):
+        raise Rejected("a quote in a job's prologue", wms.service, "write \" instead of ' in the site profile")
+    if commands:
+        settings |= {
+            "bpsMakeCommand": False,
+            "setupEnv": "".join(f"{command} || exit 1; " for command in commands),
+            "customEnvSetup": "",
+        }
+    if wms.software.image is not None:
+        attributes = {"+SingularityImage": f'"{wms.software.image}"'}
+        if wms.software.binds:
+            attributes["+SingularityBind"] = f'"{",".join(wms.software.binds)}"'
+        settings["site"] = {wms.compute_site: {"profile": {"condor": attributes}}}
+    return settings
+
+
+def _for_panda(wms: WmsSettings) -> dict[str, Any]:
+    where = wms.bps.get("fileDistributionEndPoint", "")
+    if not (where.startswith("/") or _SCHEME.match(where)) or not where.endswith("/"):
+        raise Rejected(
+            "PanDA's jobs fetch their files from wms.bps.fileDistributionEndPoint",
+            where or "site profile",
+            "give it as an absolute URL that ends with /",
+        )
+    payload = "".join(f"{command} || exit 1; " for command in (*wms.prologue, *_setup(wms.software))) + _DECODER
+    if wms.software.image is not None:
+        if any(quote in payload for quote in "'"):
+            raise Rejected("a quote in a job's prologue", wms.service, "write \" instead of ' in the site profile")
+        binds = "".join(f" --bind {bind}" for bind in wms.software.binds)
+        payload = f"apptainer exec{binds} {wms.software.image} /bin/bash -c '{payload}'"
+    return {
+        "placeholderParams": ["qgraphNodeId", "qgraphId"],
+        "runnerCommand": f"{payload}; exit $?;",
+        # Names of jobs with all their data IDs are longer than PanDA's database takes.
+        "enableJobNameMap": True,
+        "fileDistributionEndPoint": without_hidden_file(where),
+    }

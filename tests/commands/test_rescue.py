@@ -1,0 +1,199 @@
+"""`drp rescue` and `drp quarantine`, and the job behind the UI's button, on a release of toys."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from unittest.mock import create_autospec
+
+import dagster as dg
+import pytest
+import yaml
+from lsst.daf.butler import Butler, CollectionType
+from typer.testing import CliRunner
+
+TOY = Path(__file__).parents[1] / "launchers"
+sys.path.insert(0, str(TOY))
+
+from toy_repository import make_repository  # noqa: E402
+
+from commands import backfill, rescue  # noqa: E402
+from commands.main import app  # noqa: E402
+from drp_assets.definitions import build_release_definitions  # noqa: E402
+from launchers import warm  # noqa: E402
+from launchers.attempts import attempts_of  # noqa: E402
+from launchers.casebook import Casebook  # noqa: E402
+from planning.release import read_release  # noqa: E402
+from resources.errors import Rejected  # noqa: E402
+from resources.site import Site, read_site  # noqa: E402
+
+LAPTOP = Path(__file__).parents[2] / "deploy" / "sites" / "laptop.yaml"
+RELEASE = {
+    "name": "toy",
+    "description": "Numbers",
+    "owner": "team:drp",
+    "pipeline": str(TOY / "toy_pipeline.yaml"),
+    "instrument": "ToyCam",
+    "skymap": "none",
+    "bands": ["g", "r"],
+    "raw_collection": "numbers",
+    "input_collections": ["numbers"],
+    "expected_detectors": [0, 1],
+    "inputs": {"first_day_obs": 20261101, "last_day_obs": 20261102},
+    "validation": {"least_product_fraction": 0.5},
+}
+EVIL = {"config": ["double:behaviour={'2026110100001-1': 'raise', '2026110100002-0': 'raise otherwise'}"]}
+
+
+class World:
+    """A site with one release, whose runs are in this process."""
+
+    def __init__(self, site: Site, definitions: dg.Definitions, instance: dg.DagsterInstance) -> None:
+        self.site, self.definitions, self.instance = site, definitions, instance
+
+    def run(self, **settings) -> dg.ExecuteInProcessResult:
+        """Run the step as settings say."""
+        return self._run({"ops": {"toy__step1": {"config": settings}}})
+
+    def push_the_button(self) -> dg.ExecuteInProcessResult:
+        """Launch the rescue's job as it is."""
+        return self._run(None)
+
+    def _run(self, config: dict | None) -> dg.ExecuteInProcessResult:
+        return (
+            self.definitions.get_repository_def()
+            .get_job("rescue_step1")
+            .execute_in_process(
+                instance=self.instance, partition_key="20261101", run_config=config, raise_on_error=False
+            )
+        )
+
+    def counts(self) -> dict[str, int]:
+        """What the newest materialisations say there is, by product."""
+        found = {}
+        for name in ("toy_doubled", "toy_squared", "toy_total"):
+            event = self.instance.get_latest_materialization_event(dg.AssetKey(["toy", name]))
+            if event is not None:
+                found[name] = event.asset_materialization.metadata["datasets"].value
+        return found
+
+
+@pytest.fixture
+def world(monkeypatch, tmp_path) -> Iterator[World]:
+    for name, value in {
+        "DRP_STATE": tmp_path,
+        "DRP_REPORTS_URL": "http://127.0.0.1:1",
+        "DRP_SITE": LAPTOP,
+        "PYTHONPATH": TOY,
+        warm.STATE_VARIABLE: tmp_path / "warm",
+        "XDG_STATE_HOME": tmp_path / "home",
+    }.items():
+        monkeypatch.setenv(name, str(value))
+    monkeypatch.setattr(backfill, "RELEASES", tmp_path / "releases")
+    monkeypatch.setattr(rescue, "RELEASES", tmp_path / "releases")
+    file = tmp_path / "releases" / "toy.yaml"
+    file.parent.mkdir()
+    file.write_text(yaml.safe_dump(RELEASE))
+    make_repository(tmp_path / "repo")
+    with Butler.from_config(str(tmp_path / "repo"), writeable=True) as butler:
+        butler.collections.register("toy", CollectionType.CHAINED)
+        butler.collections.redefine_chain("toy", ["numbers"])
+    site = read_site()
+    with dg.DagsterInstance.ephemeral() as instance:
+        yield World(site, build_release_definitions(site, read_release(file)), instance)
+    warm.stop(tmp_path / "warm")
+
+
+def said(*arguments: str) -> str:
+    result = CliRunner(env={"COLUMNS": "250"}).invoke(app, list(arguments), catch_exceptions=False)
+    return " ".join(result.output.split())
+
+
+@pytest.mark.integration
+def test_the_command_tells_what_failed_by_cause_and_the_button_does_it_again(world, monkeypatch):
+    assert world.run(**EVIL).success
+    assert world.counts() == {"toy_doubled": 2, "toy_squared": 2}
+
+    told = said("rescue", "toy", "step1")
+    assert "(20261101): 2 failed, 4 quanta wait for what failed" in told
+    assert "double: toy_tasks.EvilData: this exposure is evil" in told
+    assert "1 rescues would be started: repeat with --really" in told
+    assert "nothing is left to rescue" in said("rescue", "toy", "step1", "20261102")
+    assert "nothing is left to rescue" in said("rescue", "toy", "step1", "--cause", "MemoryError")
+    assert "ignore" in said("rescue", "toy", "step1", "--show")
+
+    launch = create_autospec(backfill.launch_backfill, return_value="abcd")
+    monkeypatch.setattr(rescue, "launch_backfill", launch)
+    told = said("rescue", "toy", "step1", "--cause", "EvilData", "--memory", "double=4096", "--really")
+    assert "attempt 2 asked for: abcd" in told
+    _, release, step, partitions, config = launch.call_args.args
+    assert (release.name, step.label, partitions, config) == ("toy", "step1", ["20261101"], [])
+    settings = launch.call_args.kwargs["settings"]
+    assert settings == {"rescue": True, "causes": ["EvilData"], "memory_mb": {"double": 4096}}
+
+    assert world.run(**settings).success
+    assert world.counts() == {"toy_doubled": 3, "toy_squared": 3, "toy_total": 1}
+    assert "1 failed, 2 quanta wait" in said("rescue", "toy", "step1")
+
+    assert world.push_the_button().success
+    assert world.counts() == {"toy_doubled": 4, "toy_squared": 4, "toy_total": 2}
+    assert "nothing is left to rescue" in said("rescue", "toy", "step1")
+    attempts = attempts_of(world.site.submissions, "toy", "step1")
+    assert [(attempt.key.attempt, attempt.is_rescue) for attempt in attempts] == [(1, False), (2, True), (3, True)]
+
+
+@pytest.mark.integration
+def test_what_is_quarantined_is_done_without_and_nothing_is_left(world):
+    world.run(**EVIL)
+    for exposure, detector in ((2026110100001, 1), (2026110100002, 0)):
+        said("quarantine", "add", "toy", f"exposure={exposure}", f"detector={detector}", "--why", "glow")
+    assert "2 quanta wait for what failed" in said("rescue", "toy", "step1")
+
+    assert world.push_the_button().success
+
+    assert world.counts() == {"toy_doubled": 2, "toy_squared": 2, "toy_total": 2}
+    assert "nothing is left to rescue" in said("rescue", "toy", "step1")
+
+
+@pytest.mark.integration
+def test_a_failure_held_for_a_decision_fails_the_blocking_check(world, tmp_path):
+    held = RELEASE | {"policies": [{"name": "ask", "exception": "EvilData", "action": "hold"}]}
+    (tmp_path / "releases" / "toy.yaml").write_text(yaml.safe_dump(held))
+    world.definitions = build_release_definitions(world.site, read_release(tmp_path / "releases" / "toy.yaml"))
+
+    result = world.run(**EVIL)
+
+    checks = result.get_asset_check_evaluations()
+    assert checks
+    assert not any(check.passed for check in checks)
+    assert {check.severity for check in checks} == {dg.AssetCheckSeverity.ERROR}
+    assert "held for somebody to decide" in checks[0].description
+    event = world.instance.get_latest_materialization_event(dg.AssetKey(["toy", "toy_doubled"]))
+    text = event.asset_materialization.metadata["failures"].value
+    assert "double: toy_tasks.EvilData: this exposure is evil: held for somebody to decide (ask)" in text
+
+
+def test_quarantine_is_listed_with_why_and_can_be_taken_back(world):
+    assert "is left out from now on" in said("quarantine", "add", "toy", "visit=7,", "detector=3", "--why", "glow")
+    assert "was left out already" in said("quarantine", "add", "toy", "detector=3", "visit=7", "--why", "again")
+    assert "glow" in said("quarantine", "list", "toy")
+
+    assert "taken in again" in said("quarantine", "readmit", "toy", "visit=7", "detector=3", "--why", "mended")
+
+    assert "glow" not in said("quarantine", "list", "toy")
+    assert "mended" in said("quarantine", "list", "toy", "--history")
+    with closing(Casebook(world.site.ledger)) as casebook:
+        assert casebook.quarantined("toy") == []
+    with pytest.raises(Rejected, match="is not left out"):
+        said("quarantine", "readmit", "toy", "visit=7", "detector=3", "--why", "again")
+
+
+@pytest.mark.parametrize("word", ["visit", "=7", "visit="])
+def test_a_word_that_is_no_part_of_a_data_id_is_named(word):
+    with pytest.raises(Rejected, match="not of the form key=value"):
+        rescue.parse_data_id([word])
+
+
+def test_memory_is_asked_for_by_task(world):
+    with pytest.raises(Rejected, match="not of the form task=MB"):
+        said("rescue", "toy", "step1", "--memory", "double:4096")

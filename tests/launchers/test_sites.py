@@ -1,0 +1,108 @@
+"""A profile's batch system in the words of each plugin."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from launchers.sites import HTCONDOR, PANDA, site_bps, url_on_workers, without_hidden_file
+from resources.errors import Rejected
+from resources.site import SoftwareSettings, UrlRule, WmsSettings
+
+STACK = SoftwareSettings(stack="/cvmfs/stack/w_1")
+LOCAL = "launchers.local.service.LocalService"
+CEPH = UrlRule(here="/cephfs", on_workers="davs://gate:1094/cephfs")
+SPOOL = UrlRule(here="/cephfs/spool", on_workers="/spool")
+
+
+def settings(service: str = LOCAL, **changes) -> WmsSettings:
+    return WmsSettings.model_validate({"service": service, "compute_site": "HERE"} | changes)
+
+
+def test_a_site_that_needs_nothing_says_service_and_site_alone() -> None:
+    assert site_bps(settings()) == {"wmsServiceClass": LOCAL, "computeSite": "HERE"}
+
+
+def test_the_profiles_own_bps_settings_win() -> None:
+    bps = site_bps(settings(environment={"A": "1", "B": "2"}, bps={"environment": {"B": "3"}, "queue": "q"}))
+    assert bps["environment"] == {"A": "1", "B": "3"}
+    assert bps["queue"] == "q"
+
+
+def test_the_workers_variables_end_where_they_should() -> None:
+    assert site_bps(settings(environment={"A": "$SCRATCH/x"}))["environment"] == {"A": "${SCRATCH}/x"}
+
+
+def test_files_to_include_are_named_in_order() -> None:
+    assert site_bps(settings(include_configs=("a.yaml", "b.yaml")))["includeConfigs"] == ["a.yaml", "b.yaml"]
+
+
+def test_our_own_services_set_the_software_up_before_the_command() -> None:
+    bps = site_bps(settings(software=STACK, prologue=("source $HOME/x.sh",)))
+    assert bps["preCmdline"] == (
+        "source ${HOME}/x.sh && unset PYTHONPATH && source /cvmfs/stack/w_1/loadLSST.bash && setup lsst_distrib"
+    )
+
+
+def test_a_container_where_none_can_run_is_refused() -> None:
+    with pytest.raises(Rejected, match="can't run jobs in a container"):
+        site_bps(settings(software=SoftwareSettings(image="drp.sif")))
+
+
+def test_htcondor_runs_the_prologue_first_and_gives_up_when_it_fails() -> None:
+    bps = site_bps(settings(HTCONDOR, software=STACK, prologue=("fetch",)))
+    assert bps["bpsMakeCommand"] is False
+    assert bps["setupEnv"].startswith("fetch || exit 1; unset PYTHONPATH || exit 1; source /cvmfs/stack/w_1/")
+
+
+def test_htcondor_itself_runs_the_container() -> None:
+    software = SoftwareSettings(image="/cvmfs/images/drp.sif", binds=("/cephfs", "/cvmfs"))
+    condor = site_bps(settings(HTCONDOR, software=software))["site"]["HERE"]["profile"]["condor"]
+    assert condor == {"+SingularityImage": '"/cvmfs/images/drp.sif"', "+SingularityBind": '"/cephfs,/cvmfs"'}
+
+
+def test_a_quote_that_would_end_the_command_is_refused() -> None:
+    with pytest.raises(Rejected, match="a quote in a job's prologue"):
+        site_bps(settings(HTCONDOR, prologue=("echo 'x'",)))
+
+
+def test_pandas_runner_ends_with_the_plugins_decoder() -> None:
+    bps = site_bps(settings(PANDA, software=STACK, bps={"fileDistributionEndPoint": "davs://gate/cache/"}))
+    assert bps["runnerCommand"].endswith("edgenode.cmd_line_decoder _cmd_line_; exit $?;")
+    assert bps["runnerCommand"].startswith("unset PYTHONPATH || exit 1; source /cvmfs/stack/w_1/loadLSST.bash")
+    assert bps["enableJobNameMap"] is True
+
+
+def test_panda_runs_the_payload_in_the_container() -> None:
+    software = SoftwareSettings(image="drp.sif", binds=("/cvmfs",), stack="/opt/lsst")
+    bps = site_bps(settings(PANDA, software=software, bps={"fileDistributionEndPoint": "/shared/cache/"}))
+    assert bps["runnerCommand"].startswith("apptainer exec --bind /cvmfs drp.sif /bin/bash -c 'unset PYTHONPATH")
+
+
+@pytest.mark.parametrize("where", ["", "cache/", "davs://gate/cache"])
+def test_panda_without_a_place_for_files_is_refused(where: str) -> None:
+    with pytest.raises(Rejected, match="absolute URL that ends with /"):
+        site_bps(settings(PANDA, bps={"fileDistributionEndPoint": where}))
+
+
+@pytest.mark.parametrize(
+    ("url", "seen"),
+    [
+        ("/cephfs/repo", "davs://gate:1094/cephfs/repo"),
+        ("/cephfs/spool/repo", "/spool/repo"),
+        ("/elsewhere/repo", "/elsewhere/repo"),
+        ("file://s3://bucket/repo", "s3://bucket/repo"),
+        ("file:///elsewhere/repo", "file:///elsewhere/repo"),
+    ],
+)
+def test_jobs_see_urls_as_the_site_names_them(url: str, seen: str) -> None:
+    assert url_on_workers(url, [CEPH, SPOOL]) == seen
+
+
+@given(st.sampled_from(["https", "root", "davs", "s3"]), st.text("abc/:.-", max_size=20))
+def test_a_hidden_file_scheme_goes_and_goes_once(scheme: str, rest: str) -> None:
+    url = f"{scheme}://{rest}"
+    assert without_hidden_file(url) == url
+    assert without_hidden_file(f"file://{url}") == url
+    assert without_hidden_file(f"run-qbb file://{url} /x") == f"run-qbb {url} /x"
