@@ -150,7 +150,7 @@ def badness(limits: Limits, value: float) -> float:
     Returns
     -------
     float
-        The value, its size, its negative, or its distance from the middle of the range, by kind.
+        The value, its size, its negative, or how far it is outside the range (negative inside), by kind.
     """
     match limits.kind:
         case "at_most":
@@ -161,7 +161,7 @@ def badness(limits: Limits, value: float) -> float:
             return abs(value)
         case _:
             low, high = _range(limits.kind, limits.minimum)
-            return abs(value - (low + high) / 2)
+            return max(low - value, value - high)  # of either sign exactly where it meets the range or misses it
 
 
 def limit_text(kind: str, limit: Limit | None) -> str:
