@@ -58,6 +58,8 @@ class ApacheKafka(LoopbackServer):
         Who may do what, such as `may_read` gives.
     heap_mb
         The most memory its objects get.
+    enduring
+        Whether it is meant for millions of messages rather than for a quick start.
     """
 
     name: ClassVar[str] = "kafka"
@@ -73,12 +75,14 @@ class ApacheKafka(LoopbackServer):
         topics: Mapping[str, int] | None = None,
         rules: Sequence[AclBinding] = (),
         heap_mb: int = 320,
+        enduring: bool = False,
     ) -> None:
         super().__init__(folder)
         self.authority = authority
         self.topics = dict(topics or {})
         self.rules = tuple(rules)
         self.heap_mb = heap_mb
+        self.enduring = enduring
 
     @property
     def proxied_port(self) -> int:
@@ -147,7 +151,8 @@ class ApacheKafka(LoopbackServer):
 
     def command(self) -> Sequence[str]:
         """Run the node."""
-        return java_command(self, "kafka.Kafka", [str(self.configuration)], heap_mb=self.heap_mb)
+        arguments = [str(self.configuration)]
+        return java_command(self, "kafka.Kafka", arguments, heap_mb=self.heap_mb, enduring=self.enduring)
 
     def is_ready(self) -> bool:
         """Whether it answers an administrator."""

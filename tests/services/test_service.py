@@ -1,31 +1,12 @@
 """A service that can't be started says so, with the end of its log."""
 
 import time
-from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar
 
 import pytest
 
-from services.service import Service, ServiceError
-
-
-class Stubborn(Service):
-    """Runs a shell's command line, and never becomes ready."""
-
-    name: ClassVar[str] = "stubborn"
-    start_timeout_s: ClassVar[float] = 0.5
-    script = "sleep 60"
-
-    def command(self) -> Sequence[str]:
-        return ["sh", "-c", self.script]
-
-    def is_ready(self) -> bool:
-        return False
-
-    @property
-    def address(self) -> str:
-        return "nowhere"
+from services.service import ServiceError
+from tests.services.stubborn import Stubborn
 
 
 def has_ended(pid: int) -> bool:
