@@ -3,6 +3,7 @@
 import multiprocessing
 import tempfile
 from collections import Counter
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -10,12 +11,14 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, multiple, rule
+from sqlalchemy import select
 
 from arrivals.announcement import Kind
 from arrivals.ledger import Ledger
 from arrivals.message import parse_message
 from arrivals.records import Partition, Reception, Settlement
 from arrivals.states import TRANSITIONS, State
+from arrivals.tables import OFFSETS
 from resources.errors import Retriable
 from tests.arrivals.hermes import encoded
 
@@ -88,6 +91,61 @@ def test_a_cluster_that_was_built_anew_is_read_anew(ledger):
     assert ledger.counts()[State.RECEIVED] == 2
 
 
+def test_a_topic_that_was_made_anew_is_read_anew(ledger):
+    anew = replace(PARTITION, incarnation=2, topic_id="second-id")
+    record(ledger, received(0))
+
+    ledger.record_batch([received(0, partition=anew)], {anew: 1})
+
+    assert [(row.topic, row.partition, row.offset) for row in ledger.find()] == [("SITE-raw", 0, 0)] * 2
+    [(latest, offset)] = ledger.offsets("cluster").items()
+    assert (latest, latest.topic_id, offset) == (anew, "second-id", 1)
+
+
+def test_what_expired_unread_is_added_up(ledger):
+    ledger.record_batch([], {PARTITION: 100}, expired={PARTITION: 100})
+    ledger.record_batch([], {PARTITION: 150}, expired={PARTITION: 50})
+
+    with ledger.engine.connect() as connection:
+        assert connection.execute(select(OFFSETS.c.next_offset, OFFSETS.c.expired)).one() == (150, 150)
+
+
+def test_a_message_that_is_not_believed_waits_in_quarantine_for_an_operator(ledger):
+    record(ledger, replace(received(0), rejection="comes from the future"))
+
+    [row] = ledger.find()
+    assert (row.state, row.reason, row.kind) == (State.QUARANTINED, "comes from the future", Kind.RAW)
+    assert ledger.pending([Kind.RAW], now=NOW) == []
+    assert ledger.replay([row.row_id]) == 1
+    assert len(ledger.pending([Kind.RAW], now=NOW)) == 1
+
+
+def test_rates_divide_the_bytes_of_those_that_told_their_duration(ledger):
+    record(ledger, received(0, bytes=10, duration=5), received(1, bytes=1000, duration=None))
+
+    [count] = ledger.transfers()
+    assert (count.count, count.bytes, count.duration_s, count.timed_bytes) == (2, 1010, 5, 10)
+
+
+def test_counts_of_events_are_asked_for_by_time(ledger):
+    hours = [datetime(2026, 11, 1, hour, tzinfo=UTC) for hour in (3, 4, 5)]
+    for offset, hour in enumerate(hours):
+        message = received(offset).message
+        assert message is not None
+        record(ledger, Reception(PARTITION, offset, replace(message, created_at=hour)))
+
+    assert [count.hour for count in ledger.transfers(since=hours[1])] == hours[1:]
+    assert [count.hour for count in ledger.transfers(since=hours[1], until=hours[2])] == [hours[1]]
+
+
+def test_an_event_from_the_future_is_counted_now(ledger):
+    message = received(0).message
+    assert message is not None
+    record(ledger, Reception(PARTITION, 0, replace(message, created_at=NOW + timedelta(days=400))))
+
+    assert [count.hour for count in ledger.transfers()] == [NOW]
+
+
 def test_events_are_counted_by_hour_and_pair_of_rses(ledger):
     done = {"src-rse": "USDF", "dst-rse": "LANCS", "bytes": 10, "duration": 3}
 
@@ -144,6 +202,39 @@ def test_settling_counts_attempts_and_keeps_what_was_learned(ledger):
     assert (row.day_obs, row.exposure) == (20261101, 2026110100001)
 
 
+def test_thousands_are_settled_at_once_each_to_its_own_state(ledger):
+    record(ledger, *(received(offset) for offset in range(3_000)))
+    rows = ledger.find(limit=3_000)
+    states = [State.INGESTED, State.WAITING, State.QUARANTINED]
+
+    moved = ledger.settle([Settlement(row.row_id, states[row.offset % 3], f"of {row.offset}") for row in rows], now=NOW)
+
+    assert moved == 3_000
+    assert all(
+        (row.state, row.reason) == (states[row.offset % 3], f"of {row.offset}") for row in ledger.find(limit=3_000)
+    )
+
+
+def test_a_row_is_settled_once_in_a_call(ledger):
+    record(ledger, received(0))
+    [row] = ledger.find()
+
+    with pytest.raises(ValueError, match="settled twice"):
+        ledger.settle([Settlement(row.row_id, State.WAITING), Settlement(row.row_id, State.INGESTED)])
+
+    assert ledger.find()[0].state is State.RECEIVED
+
+
+def test_contents_of_many_dids_are_known_from_what_was_ingested(ledger):
+    record(ledger, *(received(offset) for offset in range(2_500)))
+    rows = ledger.find(limit=2_500)
+    ledger.settle([Settlement(row.row_id, State.INGESTED) for row in rows if row.offset % 2])
+
+    contents = ledger.ingested_contents({(row.scope, row.name) for row in rows} | {("test", "never-announced")})
+
+    assert contents == {("test", f"file-{offset}.fits"): (14912640, "8b1bdc93") for offset in range(1, 2_500, 2)}
+
+
 def test_a_row_that_another_process_settled_first_stays_as_it_is(ledger):
     record(ledger, received(0))
     [row] = ledger.find()
@@ -188,6 +279,32 @@ def test_days_are_summed_up_with_what_is_due(ledger):
     assert (day.counts[State.INGESTED], day.counts[State.RECEIVED], day.due, day.unfinished) == (1, 1, 1, 1)
     assert (day.bytes, day.newest_row, day.last_received_at) == (2 * 14912640, rows[1].row_id, NOW)
     assert days[None].last_received_at == later
+
+
+def test_what_is_finished_need_not_be_counted(ledger):
+    record(ledger, received(0), received(1), received(2, rubin_butler="dim_file", rubin_sidecar="", name="a.yaml"))
+    first, _, undated = ledger.find()
+    ledger.settle([Settlement(first.row_id, State.INGESTED), Settlement(undated.row_id, State.QUARANTINED, "no")])
+
+    days = ledger.by_day_obs(unfinished_only=True, now=NOW)
+
+    assert set(days) == {20250113}
+    assert (days[20250113].due, days[20250113].counts[State.INGESTED]) == (1, 0)
+
+
+def test_rows_are_found_by_kind_reason_and_time(ledger):
+    later = NOW + timedelta(hours=1)
+    record(ledger, received(0), Reception(PARTITION, 1, None, "100% wrong"))
+    record(ledger, received(2, rubin_butler="dim_file", rubin_sidecar="", name="a.yaml"), now=later)
+
+    def offsets(**wanted: object) -> list[int]:
+        return [row.offset for row in ledger.find(**wanted)]
+
+    assert offsets(kind=Kind.DIMENSIONS) == [2]
+    assert offsets(reason="0% w") == [1]
+    assert offsets(reason="0_ w") == []
+    assert offsets(since=later) == [2]
+    assert offsets(until=later, state=State.QUARANTINED) == [1]
 
 
 def test_rows_are_found_by_did_exposure_day_and_state(ledger):
@@ -248,10 +365,13 @@ class LedgerLife(RuleBasedStateMachine):
 
     rows = Bundle("rows")
 
+    def url(self) -> str:
+        return f"sqlite:///{Path(self.folder.name)}/ledger.sqlite3"
+
     @initialize()
     def open_ledger(self):
         self.folder = tempfile.TemporaryDirectory()
-        self.ledger = Ledger(f"sqlite:///{Path(self.folder.name)}/ledger.sqlite3")
+        self.ledger = Ledger(self.url())
         self.expected: dict[int, State] = {}
         self.next_offset = 0
 
@@ -275,6 +395,15 @@ class LedgerLife(RuleBasedStateMachine):
         assert moved == allowed
         if allowed:
             self.expected[row] = state
+
+    @rule(state=st.sampled_from(State), share=st.integers(1, 3))
+    def settle_many(self, state, share):
+        chosen = sorted(self.expected)[::share]
+        allowed = [row for row in chosen if state in TRANSITIONS[self.expected[row]]]
+        settlements = [Settlement(row, state, waits_for="key" if state is State.WAITING else None) for row in chosen]
+
+        assert self.ledger.settle(settlements) == len(allowed)
+        self.expected |= dict.fromkeys(allowed, state)
 
     @rule()
     def wake(self):

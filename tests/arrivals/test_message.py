@@ -5,11 +5,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from arrivals.announcement import HermesMessage, Kind
-from arrivals.message import MAX_MESSAGE_BYTES, day_obs_of, parse_message, parse_sidecar
+from arrivals.message import MAX_MESSAGE_BYTES, day_obs_of, disbelief, parse_message, parse_sidecar
 from resources.errors import Rejected
 from tests.arrivals.hermes import SIDECAR, encoded, event
 
@@ -159,6 +159,44 @@ def test_what_cannot_be_understood_is_rejected_with_a_reason(value, reason):
     assert reason in rejection(value)
 
 
+NOW = datetime(2025, 3, 20, 21, tzinfo=UTC)
+DAY_S = 86_400.0
+
+
+def test_a_message_of_the_past_is_believed():
+    assert disbelief(parse_message(encoded()), NOW, DAY_S) == ""
+
+
+def test_clocks_may_differ_by_what_is_tolerated():
+    ahead = parse_message(encoded(transferred_at="2025-03-21 20:00:00"))
+
+    assert disbelief(ahead, NOW, DAY_S) == ""
+    assert "tells of 2025-03-21 20:00:00 UTC" in disbelief(ahead, NOW, 60.0)
+
+
+@pytest.mark.parametrize("time", ["submitted_at", "started_at", "transferred_at"])
+def test_a_message_from_the_future_is_not_believed(time):
+    message = parse_message(encoded(**{time: "2035-01-01 00:00:00"}))
+
+    assert disbelief(message, NOW, DAY_S) == (
+        "comes from the future: it tells of 2035-01-01 00:00:00 UTC; is a clock wrong, there or here?"
+    )
+
+
+def test_a_day_obs_that_has_not_begun_is_not_believed():
+    sidecar = {**SIDECAR, "dataId": {"instrument": "LATISS", "detector": 0, "exposure": 2099011300004}}
+
+    reason = disbelief(parse_message(encoded(rubin_sidecar=sidecar)), NOW, DAY_S)
+
+    assert reason == "is of day_obs 20990113, which has not begun yet; is a clock wrong, there or here?"
+
+
+def test_what_the_fast_reader_refuses_the_patient_one_may_understand():
+    value = encoded(duration=4).replace(b'"duration": 4', b'"duration": NaN')
+
+    assert parse_message(value).duration_s is None
+
+
 @with_fixtures
 @pytest.mark.parametrize(
     ("name", "kind"),
@@ -214,6 +252,35 @@ def test_any_change_to_a_sidecar_is_understood_or_rejected(key, changed, inner):
         assert_understood_or_rejected(encoded(rubin_sidecar={**SIDECAR, key: value}))
 
 
+REAL = st.sampled_from(
+    [
+        encoded(),
+        encoded(rubin_sidecar=SIDECAR),
+        encoded(rubin_butler="zip_file", rubin_sidecar="", name="MC_O_20250520_000123.zip"),
+        encoded("transfer-failed", name=...),
+        json.dumps(event() | {"created_at": "datetime.datetime(2025, 3, 19, 20, 58, 49, 551652)"}).encode(),
+    ]
+)
+
+
+@st.composite
+def damaged(draw) -> bytes:
+    """A real message, some of whose bytes were cut out, doubled, or replaced."""
+    value = draw(REAL)
+    for _ in range(draw(st.integers(1, 4))):
+        start = draw(st.integers(0, len(value)))
+        end = min(start + draw(st.integers(0, 40)), len(value))
+        middle = draw(st.sampled_from([b"", value[start:end] * 2, b"\\ud800", b'"', b"{", b"[", b"9" * 30, b"null"]))
+        value = value[:start] + draw(st.just(middle) | st.binary(max_size=6)) + value[end:]
+    return value
+
+
+@settings(max_examples=300)
+@given(damaged())
+def test_any_damage_to_a_real_message_is_understood_or_rejected(value):
+    assert_understood_or_rejected(value)
+
+
 def assert_understood_or_rejected(value: bytes) -> None:
     try:
         message = parse_message(value)
@@ -221,6 +288,7 @@ def assert_understood_or_rejected(value: bytes) -> None:
         str(rejected).encode()
         return
     assert isinstance(message, HermesMessage)
+    disbelief(message, NOW, DAY_S).encode()
     for text in (message.event_type, message.scope, message.name, message.url, message.src_rse, message.dst_rse):
         assert "\0" not in text
         text.encode()

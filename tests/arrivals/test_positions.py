@@ -1,0 +1,71 @@
+"""A partition is read on where the ledger left it; what can't be the same log any more is read from its start."""
+
+from dataclasses import replace
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from arrivals.positions import start_of
+from arrivals.records import Partition
+
+PARTITION = Partition("cluster", "SITE-raw", 3, topic_id="first-id")
+OFFSETS = st.integers(0, 50)
+
+
+def test_what_was_never_read_is_read_from_its_start():
+    start = start_of(PARTITION, None, 4, 10)
+
+    assert (start.offset, start.partition, start.expired, start.notice) == (4, PARTITION, 0, "")
+
+
+def test_what_was_read_is_read_on():
+    start = start_of(PARTITION, (PARTITION, 7), 4, 10)
+
+    assert (start.offset, start.partition, start.notice) == (7, PARTITION, "")
+
+
+def test_what_expired_unread_is_counted_and_told():
+    start = start_of(PARTITION, (PARTITION, 7), 1_007, 2_000)
+
+    assert (start.offset, start.partition, start.expired) == (1_007, PARTITION, 1_000)
+    assert start.notice == (
+        "SITE-raw[3]: Kafka deleted 1,000 messages before they were read; have them announced again"
+    )
+
+
+def test_a_topic_that_was_made_anew_is_another_partition_from_its_start():
+    start = start_of(replace(PARTITION, topic_id="second-id"), (PARTITION, 7), 0, 10)
+
+    assert (start.offset, start.partition.incarnation, start.partition.topic_id) == (0, 2, "second-id")
+    assert start.partition != PARTITION
+    assert "made anew under the same name" in start.notice
+
+
+def test_a_log_that_ends_before_what_was_read_is_another_one():
+    start = start_of(PARTITION, (replace(PARTITION, incarnation=2), 7), 0, 5)
+
+    assert (start.offset, start.partition.incarnation) == (0, 3)
+    assert "ends at 5, but was read up to 7" in start.notice
+
+
+def test_a_topic_without_an_id_is_taken_for_the_same():
+    for now, before in (("", "first-id"), ("first-id", ""), ("", "")):
+        start = start_of(replace(PARTITION, topic_id=now), (replace(PARTITION, topic_id=before), 7), 0, 10)
+
+        assert (start.offset, start.partition.incarnation) == (7, 1)
+        assert start.partition.topic_id == (now or before)
+
+
+@given(st.none() | OFFSETS, OFFSETS, OFFSETS, st.sampled_from(["", "first-id", "second-id"]))
+def test_reading_starts_within_what_kafka_has_and_nothing_is_skipped_in_silence(known, low, length, topic_id):
+    high = low + length
+    before = None if known is None else (PARTITION, known)
+
+    start = start_of(replace(PARTITION, topic_id=topic_id), before, low, high)
+
+    assert low <= start.offset <= high
+    if known is not None and start.partition == PARTITION:
+        assert start.offset - start.expired == known
+        assert bool(start.expired) == bool(start.notice)
+    else:
+        assert start.offset == low

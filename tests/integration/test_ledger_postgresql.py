@@ -1,0 +1,220 @@
+"""The ledger on PostgreSQL: all that holds on SQLite holds there, by the same tests, and what only it has.
+
+Belongs here: the tests of the ledger, of its months and of its tables on the other database.
+"""
+
+import multiprocessing
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import HealthCheck, settings
+from sqlalchemy import create_engine, text
+
+from arrivals.announcement import Kind
+from arrivals.ledger import Ledger
+from arrivals.records import Settlement
+from arrivals.schema import VERSION_TABLE
+from arrivals.states import State
+from arrivals.tables import connect
+from resources.errors import Retriable, SiteFault
+from tests.arrivals import test_ledger, test_months
+from tests.arrivals.test_ledger import *  # noqa: F403
+from tests.arrivals.test_ledger import NOW, PARTITION, LedgerLife, received, record
+from tests.arrivals.test_months import *  # noqa: F403
+from tests.arrivals.test_schema import differences
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture
+def url(postgresql, new_database) -> str:
+    return postgresql.url(new_database())
+
+
+@pytest.fixture
+def ledger(url):
+    ledger = Ledger(url)
+    yield ledger
+    ledger.close()
+
+
+def rows_of(ledger: Ledger, statement: str, **values: object) -> list[tuple[object, ...]]:
+    with ledger.engine.connect() as connection:
+        return [tuple(row) for row in connection.execute(text(statement), values)]
+
+
+def plan_of(ledger: Ledger, statement: str) -> str:
+    return "\n".join(str(line) for (line,) in rows_of(ledger, f"EXPLAIN {statement}"))
+
+
+def test_the_same_tests_as_on_sqlite_are_here():
+    for module in (test_ledger, test_months):
+        assert {name for name in vars(module) if name.startswith("test_")} <= globals().keys()
+
+
+@pytest.fixture
+def life(postgresql, new_database):
+    """The ledger's state machine, on a database that every run of it finds empty."""
+
+    class LifeOnPostgreSQL(LedgerLife):
+        def url(self) -> str:
+            return postgresql.url(new_database())
+
+    return LifeOnPostgreSQL
+
+
+def test_the_ledger_lives_by_the_table(life):
+    from hypothesis.stateful import run_state_machine_as_test
+
+    run_state_machine_as_test(
+        life,
+        settings=settings(
+            max_examples=4, stateful_step_count=12, deadline=None, suppress_health_check=list(HealthCheck)
+        ),
+    )
+
+
+def test_the_steps_make_the_tables_that_the_code_uses(ledger):
+    record(ledger, received(0))
+
+    assert differences(ledger.engine) == []
+
+
+def test_each_month_has_a_table_of_its_own(ledger):
+    for offset, month in enumerate((11, 12)):
+        record(ledger, received(offset), now=datetime(2026, month, 1, tzinfo=UTC))
+
+    found = rows_of(ledger, 'SELECT tableoid::regclass::text, "offset" FROM messages ORDER BY id')
+    assert found == [("messages_202611", 0), ("messages_202612", 1)]
+
+
+def test_a_retired_month_is_a_table_less(ledger):
+    record(ledger, received(0), now=datetime(2026, 10, 1, tzinfo=UTC))
+    [row] = ledger.find()
+    ledger.settle([Settlement(row.row_id, State.INGESTED)])
+
+    assert ledger.retire(NOW).months == (202610,)
+    assert rows_of(ledger, "SELECT to_regclass('messages_202610')") == [(None,)]
+
+
+def test_who_reads_a_month_is_not_interrupted_by_its_retirement(ledger, monkeypatch):
+    record(ledger, received(0), now=datetime(2026, 10, 1, tzinfo=UTC))
+    [row] = ledger.find()
+    ledger.settle([Settlement(row.row_id, State.INGESTED)])
+    monkeypatch.setattr("arrivals.months._PATIENCE", "100ms")
+
+    with ledger.engine.connect() as reader:
+        reader.execute(text("SELECT count(*) FROM messages")).scalar_one()
+        with pytest.raises(Retriable, match="lock timeout"):
+            ledger.retire(NOW)
+
+    assert len(ledger.find()) == 1
+    assert ledger.retire(NOW).rows == 1
+
+
+@pytest.mark.parametrize(
+    ("question", "index"),
+    [
+        ("state IN ('received', 'waiting') AND kind = 'raw' AND id > 5 ORDER BY id LIMIT 10", "kind_id"),
+        ("state = 'waiting' AND waits_for = 'exposure=1'", "waits_for"),
+        ("name = 'file-1.fits' AND scope = 'test'", "name_scope"),
+        ("exposure = 1", "exposure"),
+        ("day_obs = 1 AND state = 'received'", "day_obs"),
+        ("id = 202611000000007", "pkey"),
+    ],
+)
+def test_what_operators_ask_is_answered_from_an_index(ledger, question, index):
+    record(ledger, *(received(offset) for offset in range(1_000)))
+    ledger.settle([Settlement(row.row_id, State.INGESTED) for row in ledger.find() if row.offset % 20])
+    with ledger.engine.begin() as connection:
+        connection.execute(text("ANALYZE messages"))
+        connection.execute(text("SET LOCAL enable_seqscan = off"))
+        plan = "\n".join(row[0] for row in connection.execute(text(f"EXPLAIN SELECT * FROM messages WHERE {question}")))
+
+    assert "Seq Scan" not in plan
+    assert index in plan
+
+
+def test_settling_by_id_touches_only_the_month_concerned(ledger):
+    for offset, month in enumerate((9, 10, 11)):
+        record(ledger, received(offset), now=datetime(2026, month, 1, tzinfo=UTC))
+
+    plan = plan_of(ledger, "UPDATE messages SET attempts = 1 WHERE id BETWEEN 202610000000001 AND 202610000000009")
+
+    assert "messages_202610" in plan
+    assert "messages_202609" not in plan
+    assert "messages_202611" not in plan
+
+
+def test_a_newer_ledger_is_refused_in_one_clear_line(ledger, url):
+    with ledger.engine.begin() as connection:
+        connection.execute(text(f"UPDATE {VERSION_TABLE} SET version_num = '9999'"))
+
+    with pytest.raises(SiteFault, match="version 9999, newer than"):
+        Ledger(url)
+
+
+def _open(url: str) -> None:
+    connect(url).dispose()
+
+
+def test_several_that_open_a_new_ledger_at_once_make_it_once(url):
+    context = multiprocessing.get_context("fork")
+    openers = [context.Process(target=_open, args=(url,)) for _ in range(4)]
+    for opener in openers:
+        opener.start()
+    for opener in openers:
+        opener.join()
+
+    assert [opener.exitcode for opener in openers] == [0] * 4
+    Ledger(url).close()
+
+
+def test_a_database_that_ends_connections_is_retriable_and_the_next_call_succeeds(ledger, url):
+    record(ledger, received(0))
+    administrator = create_engine(url)
+    with administrator.begin() as connection:
+        connection.execute(
+            text(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
+        )
+    administrator.dispose()
+
+    record(ledger, received(1))
+
+    assert len(ledger.find()) == 2
+
+
+def test_a_batch_that_fails_half_way_leaves_nothing(ledger):
+    record(ledger, received(0))
+    message = received(1).message
+    assert message is not None
+    too_long = received(2, name="n" * 1_000)
+    broken = type(too_long)(PARTITION, 2, type(message)(**{**_values(message), "name": "n" * 5_000}))
+
+    with pytest.raises(Exception, match="too long"):
+        record(ledger, received(1), broken)
+
+    assert [row.offset for row in ledger.find()] == [0]
+    assert ledger.offsets("cluster") == {PARTITION: 1}
+    record(ledger, received(1), too_long)
+    assert [row.offset for row in ledger.find()] == [0, 1, 2]
+
+
+def _values(message) -> dict[str, object]:
+    return {name: getattr(message, name) for name in type(message).__dataclass_fields__}
+
+
+def test_the_life_of_thirty_thousand_rows(ledger):
+    batch = 10_000
+    for start in range(0, 3 * batch, batch):
+        ledger.record_batch([received(start + i) for i in range(batch)], {PARTITION: start + batch}, now=NOW)
+
+    rows = ledger.pending({Kind.RAW}, limit=batch, now=NOW)
+    waiting = [Settlement(row.row_id, State.WAITING, "dimensions", waits_for=f"k{row.offset % 100}") for row in rows]
+    assert ledger.settle(waiting, now=NOW) == batch
+    assert ledger.wake({f"k{number}" for number in range(50)}) == batch // 2
+    assert ledger.counts()[State.WAITING] == batch // 2
+    assert len(ledger.pending({Kind.RAW}, limit=batch, now=NOW + timedelta(days=1))) == batch
