@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from http.server import ThreadingHTTPServer
 
@@ -279,19 +279,3 @@ def served(registry: CollectorRegistry, port: int, address: str = LOOPBACK) -> I
         server.shutdown()
         server.server_close()
         thread.join()
-
-
-def all_of(*callbacks: Callable[[Turn], None]) -> Callable[[Turn], None]:
-    """Make one callback of several.
-
-    Parameters
-    ----------
-    *callbacks
-        Called in this order.
-    """
-
-    def call(turn: Turn) -> None:
-        for callback in callbacks:
-            callback(turn)
-
-    return call

@@ -16,7 +16,7 @@ from arrivals.ingest import IngestReport, ingest_pending
 from arrivals.ledger import Ledger
 from arrivals.records import DayObsSummary
 from arrivals.states import State
-from drp_assets.arrival_checks import RAW_COMPLETE, arrivals_spec, log_completeness
+from drp_assets.arrival_checks import arrivals_spec, log_completeness, raw_complete_spec
 from drp_assets.events import one_line_failures, output_for
 from drp_assets.keys import RAW, SITE_PRODUCTS
 from drp_assets.partitions import SITE_DAY_OBS
@@ -35,6 +35,7 @@ def build_site_assets(site: Site) -> list[dg.AssetsDefinition | dg.AssetSpec]:
     site
         Where things arrive.
     """
+    complete = raw_complete_spec()
 
     @dg.asset(
         key=RAW,
@@ -43,7 +44,7 @@ def build_site_assets(site: Site) -> list[dg.AssetsDefinition | dg.AssetSpec]:
         group_name="arrivals",
         kinds={"butler", "kafka"},
         owners=[OWNER],
-        check_specs=[RAW_COMPLETE],
+        check_specs=[complete],
         description="Raws of a day_obs, ingested with their dimensions and visits.",
     )
     def raw(context: dg.AssetExecutionContext) -> Iterator[Any]:
@@ -54,7 +55,7 @@ def build_site_assets(site: Site) -> list[dg.AssetsDefinition | dg.AssetSpec]:
             found = day_completeness(butler, ledger, site.arrivals, day_obs)
         yield from _materialized(context, [report], summary)
         log_completeness(context, site, found)
-        yield output_for(RAW_COMPLETE.key)
+        yield output_for(complete.key)
 
     @dg.asset(
         key=SITE_PRODUCTS,

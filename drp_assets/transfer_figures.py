@@ -52,7 +52,7 @@ def draw_transfers(day: str, hours: Mapping[tuple[RsePair, dt.datetime], Transfe
     _draw_volume(volume, rows)
     _draw_rate(rate, rows)
     _draw_efficiency(figure, share, rows)
-    volume.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    figure.legend(*volume.get_legend_handles_labels(), loc="outside lower left", ncols=3)
     share.set_xlabel("hour (UTC)")
     share.set_xticks(range(0, _HOURS, 3))
     share.set_xlim(-0.5, _HOURS - 0.5)
