@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.live import Live
 
 from commands.console import make_console
-from commands.demonstration import Demonstration
+from commands.demonstration import SITES, Demonstration
 from commands.progress import ReleaseProgress, Standing, progress_table
 from drp_assets.scorecard import judge_release
 from resources.errors import Rejected
@@ -42,14 +42,17 @@ def demo(
     ] = False,
     config: Annotated[list[str] | None, typer.Option("-c", help="of the second coaddition, task:field=value")] = None,
     fresh: Annotated[bool, typer.Option(help="forget an earlier run first")] = False,
+    site: Annotated[str, typer.Option(help=f"where it runs: {', '.join(SITES)}")] = "laptop",
     stop: Annotated[bool, typer.Option(help="only stop what an earlier run left running")] = False,
 ) -> None:
     """Simulate a survey, let it arrive, process and validate it; a second call goes on where the first one ended."""
     if survey not in PRESETS:
         raise Rejected(f"no survey {survey!r}", "--survey", f"one of {', '.join(PRESETS)}")
-    folder = state or Path(".state") / survey
+    if site not in SITES:
+        raise Rejected(f"no site {site!r} on one machine", "--site", f"one of {', '.join(SITES)}")
+    folder = state or Path(".state") / (survey if site == "laptop" else f"{survey}-{site}")
     console = make_console()
-    demonstration = Demonstration(folder, PRESETS[survey])
+    demonstration = Demonstration(folder, PRESETS[survey], site)
     if stop:
         demonstration.stop()
         return

@@ -33,12 +33,15 @@ from resources.kafka import LastError, make_producer
 from resources.site import PROFILE_VARIABLE, read_site
 from services.dagster_platform import DagsterPlatform, ReportServer, make_laptop_instance
 from services.embedded_kafka import EmbeddedKafka
+from services.slurm import ClusterShape, Slurm
 from simulator.delivery import Delivery, simulate
 from simulator.messages import Announcement
 from simulator.survey import Survey
 
 TOP = Path(__file__).parent.parent
-PROFILE = TOP / "deploy" / "sites" / "laptop.yaml"
+SITES = ("laptop", "slurm")
+"""Profiles under ``deploy/sites`` that need this machine alone."""
+
 _IDLE_LIMIT_S = 90.0
 """With nothing running for this long, what isn't complete will not become so by itself."""
 
@@ -57,18 +60,24 @@ class Demonstration:
         Folder of everything that it makes.
     survey
         What is simulated; the release of the same name processes it.
+    site
+        One of `SITES`.
     """
 
-    def __init__(self, state: Path, survey: Survey) -> None:
+    def __init__(self, state: Path, survey: Survey, site: str = "laptop") -> None:
         self.state = state.resolve()
         self.survey = survey
+        # Somewhat more jobs than cores, as one of them only looks after the others.
+        shape = ClusterShape(cpus=1 + (os.cpu_count() or 1), memory_mb=8000)
+        self.slurm = Slurm(self.state / "slurm", shape) if site == "slurm" else None
         self.reports = ReportServer(self.state / "services" / "reports", {}, self.state / "reports")
         self.variables = {
             "DRP_STATE": str(self.state),
             "DRP_REPORTS_URL": self.reports.address,
-            PROFILE_VARIABLE: str(PROFILE),
+            PROFILE_VARIABLE: str(TOP / "deploy" / "sites" / f"{site}.yaml"),
             "OPENBLAS_NUM_THREADS": "1",
             "OMP_NUM_THREADS": "1",
+            **(self.slurm.variables if self.slurm else {}),
         }
         os.environ.update(self.variables)
         self.site = read_site()
@@ -108,7 +117,7 @@ class Demonstration:
         with ThreadPoolExecutor() as starters:
             # The imports that every run shares are paid for while the survey is made.
             started: list[Future[Any]] = [starters.submit(warm.start, self.state)]
-            started += [starters.submit(service.start) for service in (self.kafka, self.reports)]
+            started += [starters.submit(service.start) for service in (self.kafka, self.reports, *self._cluster)]
             started.append(starters.submit(self._prepare_and_start_dagster))
             delivery = simulate(
                 self.survey,
@@ -194,7 +203,7 @@ class Demonstration:
         delivery
             Announced again to a Kafka that has lost it.
         """
-        for service in (self.kafka, self.reports, *self.platform.services):
+        for service in (self.kafka, self.reports, *self._cluster, *self.platform.services):
             if service.pid is None:
                 service.start()
         self.publish(delivery)
@@ -245,11 +254,17 @@ class Demonstration:
             return found
 
     def stop(self) -> None:
-        """Stop every service; batch jobs that run go on, and are found again."""
+        """Stop every service; batch jobs that run go on, and are found again, but a cluster ends with its jobs."""
         warm.stop(self.state)
         self.platform.stop()
         self.reports.stop()
         self.kafka.stop()
+        for cluster in self._cluster:
+            cluster.stop()
+
+    @property
+    def _cluster(self) -> tuple[Slurm, ...]:
+        return (self.slurm,) if self.slurm else ()
 
 
 def _cause(data: StepFailureData | None) -> str:

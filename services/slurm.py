@@ -80,10 +80,14 @@ class _Daemon(Service):
 
     packages: ClassVar[tuple[str, ...]] = ("slurm-wlm",)
 
-    def __init__(self, folder: Path, configuration: Path, port: int) -> None:
+    def __init__(self, folder: Path, configuration: Path) -> None:
         super().__init__(folder)
         self.configuration = configuration
-        self.port = port
+
+    @property
+    def port(self) -> int:
+        """Its port."""
+        return kept_port(self.folder)
 
     @property
     def address(self) -> str:
@@ -136,16 +140,14 @@ class SlurmNode(_Daemon):
         Its pid and log.
     configuration
         The cluster's.
-    port
-        Where it listens.
     node
         The node's name.
     """
 
     name: ClassVar[str] = "slurmd"
 
-    def __init__(self, folder: Path, configuration: Path, port: int, node: str) -> None:
-        super().__init__(folder, configuration, port)
+    def __init__(self, folder: Path, configuration: Path, node: str) -> None:
+        super().__init__(folder, configuration)
         self.node = node
 
     def command(self) -> Sequence[str]:
@@ -229,12 +231,12 @@ class Slurm(Service):
         self.configuration = folder / "slurm.conf"
         self.munge = Munge(folder / "munge")
         self.mariadb = MariaDB(folder / "mariadb")
-        self.database = SlurmDatabase(folder / "slurmdbd", self.configuration, kept_port(folder / "slurmdbd"))
-        self.controller = SlurmController(folder / "slurmctld", self.configuration, kept_port(folder / "slurmctld"))
+        self.database = SlurmDatabase(folder / "slurmdbd", self.configuration)
+        self.controller = SlurmController(folder / "slurmctld", self.configuration)
         prefix = "n" + hashlib.blake2s(str(folder.resolve()).encode(), digest_size=3).hexdigest()
         names = [f"{prefix}x{number}" for number in range(1, self.shape.nodes + 1)]
         self.nodes = tuple(
-            SlurmNode(folder / f"slurmd{number}", self.configuration, kept_port(folder / f"slurmd{number}"), name)
+            SlurmNode(folder / f"slurmd{number}", self.configuration, name)
             for number, name in enumerate(names, start=1)
         )
 
