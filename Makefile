@@ -7,7 +7,7 @@ RUN := .venv/bin
 export OPENBLAS_NUM_THREADS ?= 1
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help env services demo test lint types unit bench docs clean
+.PHONY: help env services demo test lint types unit bench soak docs clean
 
 help:
 	@grep -hE '^# make|^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^# //; s/:.*## /: /'
@@ -44,6 +44,9 @@ unit: env ## what needs no service and no survey
 
 bench: env ## one benchmark: make bench NAME=overhead
 	$(RUN)/python -m benchmarks.$(NAME) $(ARGS)
+
+soak: env services ## one long fault run: make soak NAME=arrivals (exit 1: a promise is broken)
+	$(RUN)/python -m benchmarks.soak.$(NAME) $(ARGS)
 
 docs: env ## the documentation, in site/
 	$(RUN)/mkdocs build --strict

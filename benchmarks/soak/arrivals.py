@@ -30,7 +30,7 @@ from benchmarks.soak.chaos import ROUND, SHORT_PLAN, Chaos, Incident
 from benchmarks.soak.files import SoakFiles
 from benchmarks.soak.messages import Messages
 from benchmarks.soak.oracle import Oracle, Verdict
-from benchmarks.soak.population import Population
+from benchmarks.soak.population import FILES_AN_EXPOSURE, Population
 from benchmarks.soak.publisher import Publisher
 from benchmarks.soak.site import PARTITIONS, TOPIC, SoakSite
 from benchmarks.soak.telling import incident_table, results, verdict_table
@@ -129,7 +129,7 @@ def report_of(done: Soak, population: Population, machine: Machine, patience_s: 
         Result("exposures", population.exposures, ""),
         Result("exposures whose dimensions come last", population.late_exposures(), ""),
         Result("raws, half of them in zips", population.raws, ""),
-        Result("products", population.products, ""),
+        Result(f"products, of {population.product_types} dataset types", population.products, ""),
         Result("incidents", len(done.incidents), ""),
         Result("writing files", round(done.writing_s, 1), "s"),
         Result("from the first message to the last settled row", round(done.running_s, 1), "s"),
@@ -159,6 +159,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="make soak NAME=arrivals", description=__doc__)
     parser.add_argument("--messages", type=int, default=MESSAGES)
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="0: break everything once, as in `make test`")
+    parser.add_argument("--files-an-exposure", type=int, default=FILES_AN_EXPOSURE)
     parser.add_argument("--seed", type=int, default=20261101)
     parser.add_argument("--patience", type=float, default=PATIENCE_S, help="seconds that anything may take")
     parser.add_argument("--folder", type=Path, help="keep everything here, in place of what it holds")
@@ -167,7 +168,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console = Console(width=200)
     began = time.monotonic()
     machine = Machine.here()
-    population = Population(options.messages, len(WAYS), options.seed)
+    population = Population(options.messages, len(WAYS), options.seed, options.files_an_exposure)
     with _folder(options.folder) as folder:
         done = soak(
             folder,

@@ -14,7 +14,7 @@ from typing import Any
 
 from arrivals.states import State
 from benchmarks.soak.files import SoakFiles, described, product_sidecar
-from benchmarks.soak.population import Product, product_type
+from benchmarks.soak.population import PRODUCT_DETECTORS, Product, product_type
 from drp_tasks.camera import INSTRUMENT
 from simulator.messages import Announcement, DeliveredFile, FileKind, announce
 
@@ -23,7 +23,7 @@ MANY_HUGE = 20
 """So many messages of ten megabytes are enough; further ones are as much too large as need be."""
 
 _JUST_TOO_LARGE = 2**20 + 1
-_BEYOND_GOOD_PRODUCTS = 1_000_000
+_BEYOND_GOOD_PRODUCTS = 2 * PRODUCT_DETECTORS * 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,9 @@ class Draft:
     @property
     def product(self) -> Product:
         """A product of an exposure, whose dataset is nobody else's."""
-        return Product(self.files.population.visits[self.exposure], 4 * (_BEYOND_GOOD_PRODUCTS + self.number))
+        return Product(
+            self.files.population.visits[self.exposure], _BEYOND_GOOD_PRODUCTS + 2 * PRODUCT_DETECTORS * self.number
+        )
 
     def good(self, way: str, **reference: Any) -> DeliveredFile:
         """Deliver a product of its own name, whose reference has other values where given."""

@@ -1,9 +1,9 @@
 """What a soak publishes: which files, which messages about them, in which order; all of it follows from size and seed.
 
-A hundred files are about one exposure: its dimensions, its raws (as single files or in a zip), and products, half of
-which wait for the exposure and half for its visit. One message in a hundred is broken, one in a hundred repeats
-another, and on top there is one event in a hundred that announces no file. All are shuffled; the dimensions of one
-exposure in twenty come after everything else.
+A hundred files, or as many as one likes, are about one exposure: its dimensions, its raws (as single files or in a
+zip), and products, half of which wait for the exposure and half for its visit. One message in a hundred is broken, one
+in a hundred repeats another, and on top there is one event in a hundred that announces no file. All are shuffled; the
+dimensions of one exposure in twenty come after everything else.
 
 Belongs here: the pure part. Doesn't: files (`benchmarks.soak.files`), or what is broken how (`benchmarks.soak.broken`).
 """
@@ -20,6 +20,11 @@ import numpy as np
 from simulator.survey import Survey, Visit
 
 DETECTORS = (0, 1)
+"""Of which there are raws."""
+
+PRODUCT_DETECTORS = 9
+"""Of so many detectors there are products, all that the camera has."""
+
 FILES_AN_EXPOSURE = 100
 EXPOSURES_A_NIGHT = 700
 MIN_NIGHTS = 2
@@ -46,17 +51,17 @@ class Product:
     @property
     def dataset_type(self) -> str:
         """Its dataset type, one of `Population.product_types`."""
-        return product_type(self.number // len(DETECTORS))
+        return product_type(self.number // PRODUCT_DETECTORS)
 
     @property
     def detector(self) -> int:
         """Its detector."""
-        return DETECTORS[self.number % len(DETECTORS)]
+        return self.number % PRODUCT_DETECTORS
 
     @property
     def waits_for(self) -> str:
         """The dimension that has to be there first: every other type is of visits, which raws define."""
-        return product_dimension(self.number // len(DETECTORS))
+        return product_dimension(self.number // PRODUCT_DETECTORS)
 
     @property
     def dataset_id(self) -> UUID:
@@ -105,9 +110,11 @@ class Population:
         In how many ways messages are broken; each comes about as often.
     seed
         Of everything.
+    files_an_exposure
+        How many files there are about each.
     """
 
-    def __init__(self, messages: int, ways: int, seed: int) -> None:
+    def __init__(self, messages: int, ways: int, seed: int, files_an_exposure: int = FILES_AN_EXPOSURE) -> None:
         self.messages = messages
         self.ways = ways
         self.seed = seed
@@ -115,7 +122,7 @@ class Population:
         self.duplicated = round(messages * DUPLICATED_SHARE)
         self.events = round(messages * EVENT_SHARE)
         self.good_files = messages - self.broken - self.duplicated
-        self.exposures = max(2 * MIN_NIGHTS, round(self.good_files / FILES_AN_EXPOSURE))
+        self.exposures = max(2 * MIN_NIGHTS, round(self.good_files / files_an_exposure))
         fewest = 1 + len(DETECTORS)
         if self.good_files < self.exposures * fewest:
             raise ValueError(f"{messages} messages are too few: {self.exposures} exposures of {fewest} files don't fit")
@@ -161,7 +168,7 @@ class Population:
     def product_types(self) -> int:
         """How many dataset types products have."""
         most = max(self.files(exposure) - self.raw_roles(exposure).stop for exposure in (0, 1))
-        return -(-most // len(DETECTORS))
+        return -(-most // PRODUCT_DETECTORS)
 
     @property
     def raws(self) -> int:

@@ -150,6 +150,7 @@ class SoakSite:
                 start_patiently(server)
             self.kafka.create_topic(TOPIC, PARTITIONS)
             site = self._prepare(population)
+            warm.start(site.state)
             yield site
         finally:
             self.stop()
@@ -174,7 +175,7 @@ class SoakSite:
         """Stop everything."""
         for worker in (self.daemon, self.ingestd, self.code_server):
             worker.stop()
-        warm.stop(self.folder / "state")
+        warm.stop(Path(self.variables["DRP_STATE"]))
         for server in (self.link, self.kafka, self.postgresql):
             server.stop()
 

@@ -16,6 +16,7 @@ from dagster._core.scheduler.instigation import TickStatus
 from benchmarks.soak.site import Shift, SoakSite, start_patiently
 from launchers.processes import ProcessIdentity
 from launchers.run_launcher import WORKER_TAG
+from sensors.arrivals import INGEST_TAG
 from services.service import Service
 
 SENSOR = "arrivals"
@@ -130,7 +131,7 @@ class _Runs:
             for run in self._instance.get_runs(started):
                 tag = run.tags.get(WORKER_TAG, "")
                 _, _, identity = tag.partition("/")
-                if identity and ProcessIdentity.parse(identity).send(signal.SIGKILL):
+                if INGEST_TAG in run.tags and identity and ProcessIdentity.parse(identity).send(signal.SIGKILL):
                     self._struck, self._worker = run.run_id, tag
                     return f"kill -9 {ProcessIdentity.parse(identity).pid}, run {run.run_id[:8]}"
             time.sleep(_POLL_S)
