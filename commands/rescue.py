@@ -89,7 +89,8 @@ def rescue(
         if cause and not failures:
             continue
         named += 1
-        console.print(_table(last, remains, failures))
+        for line in _lines(last, remains, failures):
+            console.print(line, soft_wrap=True, markup=False)
         if really:
             settings = {"rescue": True, "causes": cause or [], "memory_mb": memory_mb}
             partitions_of_it = list(last.key.partitions)
@@ -112,15 +113,17 @@ def _memory(asked: list[str]) -> dict[str, int]:
     return memory
 
 
-def _table(last: Attempt, remains: Remains, failures: list[QuantumFailure]) -> Table:
+def _lines(last: Attempt, remains: Remains, failures: list[QuantumFailure]) -> list[str]:
     waiting = len(remains.quanta) - len(remains.outcome.failures)
     what = f"{len(failures)} failed, {waiting} quanta wait for what failed"
-    title = f"{last.key.name} ({', '.join(last.key.partitions) or 'whole'}): {what}"
-    table = Table("quanta", "task: exception: message", "one of them", "its log", title=title, title_justify="left")
     examples = {cause_of(failure): failure for failure in reversed(failures)}
-    for cause, number in Counter(map(cause_of, failures)).most_common():
-        table.add_row(str(number), cause, _data_id(examples[cause].data_id), examples[cause].log)
-    return table
+    return [
+        f"{last.key.name} ({', '.join(last.key.partitions) or 'whole'}): {what}",
+        *(
+            f"  {number} × {cause}; such as {_data_id(examples[cause].data_id)}, log {examples[cause].log or 'none'}"
+            for cause, number in Counter(map(cause_of, failures)).most_common()
+        ),
+    ]
 
 
 def _show_cases(site: Site, release: Release, step: Step) -> None:

@@ -13,6 +13,7 @@ import dagster as dg
 from drp_assets.automation import when_overlap_ready, when_ready
 from drp_assets.events import one_line_failures, output_for
 from drp_assets.keys import COMPLETE, ProductAsset, inputs_key, product_assets
+from drp_assets.limits import pool_of
 from drp_assets.partitions import crosses, mapping_between, partitions_of
 from drp_assets.pictures import pictures_of
 from drp_assets.reporting import report_outcome
@@ -95,6 +96,7 @@ def build_step(site: Site, release: Release, plan: PipelinePlan, step: Step, cod
         partitions_def=partitions_def,
         backfill_policy=dg.BackfillPolicy.multi_run(largest) if partitions_def else None,
         op_tags={"drp/step": step.label},
+        pool=pool_of(release, step),
     )
     def make_products(context: dg.AssetExecutionContext, config: StepConfig) -> Iterator[Any]:
         partitions = list(context.partition_keys) if partitions_def else []

@@ -1,0 +1,56 @@
+"""`drp limits`: how much runs at a time, from the site profile into Dagster.
+
+Belongs here: the command. Doesn't: what the limits mean (`drp_assets.limits`).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import dagster as dg
+import typer
+import yaml
+from rich.table import Table
+
+from commands.console import make_console
+from drp_assets.definitions import RELEASES
+from drp_assets.limits import concurrency, pool_limits, set_pool_limits
+from drp_assets.plans import plan_of
+from planning.release import read_release
+from resources.errors import Rejected
+from resources.site import read_site
+
+
+def limits(
+    releases: Annotated[list[str] | None, typer.Argument(help="names of releases whose steps are limited")] = None,
+    instance: Annotated[
+        Path | None, typer.Option(help="print this dagster.yaml with the site's limits, for $DAGSTER_HOME")
+    ] = None,
+    really: Annotated[
+        bool, typer.Option("--really", help="write the steps' limits into Dagster; otherwise only show them")
+    ] = False,
+) -> None:
+    """Limit runs by site, release and step as the site profile says."""
+    site = read_site()
+    if instance is not None:
+        try:
+            content = yaml.safe_load(instance.read_text())
+        except (OSError, yaml.YAMLError) as error:
+            raise Rejected(f"cannot be read: {error}", str(instance), "name a dagster.yaml") from error
+        content["concurrency"] = concurrency(site.limits, content.get("concurrency", {}))
+        typer.echo(yaml.safe_dump(content, sort_keys=False), nl=False)
+        return
+    table = Table("pool", "runs at a time")
+    sizes: dict[str, int] = {}
+    for name in releases or []:
+        release = read_release(RELEASES / f"{name}.yaml")
+        sizes |= pool_limits(site.limits, release, plan_of(release, site.state / "plans").steps)
+    for pool, size in sizes.items():
+        table.add_row(pool, str(size))
+    console = make_console()
+    console.print(table)
+    if really:
+        with dg.DagsterInstance.get() as dagster:
+            set_pool_limits(dagster, sizes)
+    console.print(f"{len(sizes)} limits written" if really else "nothing written: repeat with --really")
