@@ -93,7 +93,7 @@ class ArrivalSettings(Document):
     )
     health_interval_s: Annotated[float, Field(gt=0)] = Field(
         300.0,
-        description="how often the arrivals sensor reports lag, delay, waiting and quarantine; sooner on a change",
+        description="how often the arrivals sensor reports health; at once when Kafka goes away or comes back",
     )
     transfers_interval_s: Annotated[int, Field(gt=0)] = Field(
         3600, description="how often statistics of transfers are made anew where events have come"
