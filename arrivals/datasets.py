@@ -12,6 +12,7 @@ from lsst.daf.butler import Butler, DatasetRef, FileDataset
 from lsst.daf.butler.registry import ConflictingDefinitionError
 from lsst.resources import ResourcePath
 
+from arrivals.files import transfer_mode
 from arrivals.outcomes import AlreadyThere, ingest_in_bulk, is_database_trouble
 from resources.errors import Rejected, SiteFault
 
@@ -37,12 +38,13 @@ def ingest_files(butler: Butler, datasets: Sequence[FileDataset]) -> dict[int, E
     resources.errors.SiteFault
         No file is to blame.
     """
-
-    def ingest(some: Sequence[FileDataset]) -> None:
-        butler.ingest(*some, transfer="split")
-
     if not datasets:
         return {}
+    transfer = transfer_mode(butler, [ResourcePath(dataset.path) for dataset in datasets])
+
+    def ingest(some: Sequence[FileDataset]) -> None:
+        butler.ingest(*some, transfer=transfer)
+
     try:
         ingest(datasets)
     except SiteFault:

@@ -90,8 +90,8 @@ def load_dimensions(butler: Butler, files: Sequence[Arrived]) -> list[LoadedDime
             results[index] = error
     errors = ingest_in_bulk(list(records.values()), partial(_insert, butler))
     for position, (index, found) in enumerate(records.items()):
-        error = errors.get(position)
-        results[index] = _loaded(found) if error is None else _explained(error, files[index])
+        cause = errors.get(position)
+        results[index] = _loaded(found) if cause is None else _explained(cause, files[index])
     return [results[index] for index in range(len(files))]
 
 

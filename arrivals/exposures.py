@@ -54,12 +54,10 @@ class KnownExposures:
         unknown = wanted - self._expanded.keys()
         if unknown and self.detectors:
             with self._butler.query() as query:
-                found = (
-                    query.where("exposure IN (:ids)", bind={"ids": sorted(unknown)}, instrument=self._instrument)
-                    .data_ids(["exposure"])
-                    .with_dimension_records()
-                )
-                self._expanded |= {int(cast(int, data_id["exposure"])): data_id for data_id in found}
+                chosen = query.expression_factory.exposure.in_iterable(sorted(unknown))
+                found = query.where(chosen, instrument=self._instrument).data_ids(["exposure"])
+                for data_id in found.with_dimension_records():
+                    self._expanded[int(cast(int, data_id["exposure"]))] = data_id
         return {exposure: self._expanded[exposure] for exposure in wanted & self._expanded.keys()}
 
     def forget(self, exposures: Iterable[int]) -> None:
@@ -69,7 +67,7 @@ class KnownExposures:
 
     def record(self, exposure: int) -> DimensionRecord | None:
         """The exposure's record, or nothing."""
-        data_id = self.look_up([exposure]).get(exposure)
+        data_id = self._expanded.get(exposure) or self.look_up([exposure]).get(exposure)
         return None if data_id is None else data_id.records["exposure"]
 
 

@@ -5,9 +5,10 @@ Belongs here: the site's path rules, and comparing size and checksum. Doesn't: w
 
 from __future__ import annotations
 
+import stat
 import tempfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -132,13 +133,11 @@ def verify(file: ResourcePath, *, size: int | None, adler32: str | None, policy:
         It is another file, or damaged.
     """
     try:
-        found = file.size()
+        found = _size(file)
     except FileNotFoundError as error:
         raise Retriable("file is not there", str(file), "is the file system mounted, or the replica gone?") from error
     if size is not None and found != size:
         raise Rejected(f"has {found:,} bytes, but {size:,} were announced", str(file), "have it transferred again")
-    if file.isLocal and not Path(file.ospath).is_file():
-        raise Rejected("is no file", str(file))
     if adler32 is None or policy == "size" or (policy == "sample" and zlib.crc32(did.encode()) % SAMPLED_ONE_IN):
         return Arrived(file)
     computed, beginning = _read_through(file)
@@ -147,20 +146,32 @@ def verify(file: ResourcePath, *, size: int | None, adler32: str | None, policy:
     return Arrived(file, b"" if file.isLocal else beginning)
 
 
+def _size(file: ResourcePath) -> int:
+    if not file.isLocal:
+        return file.size()
+    found = Path(file.ospath).stat()
+    if not stat.S_ISREG(found.st_mode):
+        raise Rejected("is no file", str(file))
+    return found.st_size
+
+
 def _read_through(file: ResourcePath) -> tuple[str, bytes]:
     """The adler32 of a file and its beginning, in one pass."""
     checksum, beginning = 1, b""
-    with file.open("rb") as stream:
+    with Path(file.ospath).open("rb", buffering=0) if file.isLocal else file.open("rb") as stream:
         while chunk := stream.read(_CHUNK_BYTES):
             checksum = zlib.adler32(chunk, checksum)
             beginning = beginning or chunk[:HEAD_BYTES]
     return f"{checksum:08x}", beginning
 
 
-def zip_transfer(butler: Butler, file: ResourcePath) -> str | None:
-    """How a zip is taken over without a copy: none in the Butler's own root, else ``direct``.
+def transfer_mode(butler: Butler, files: Iterable[ResourcePath]) -> Literal["direct", "split"] | None:
+    """How files are taken over without a copy: none in the Butler's own root, ``direct`` elsewhere, else ``split``.
 
-    For single files ``Butler.ingest`` decides this by itself, with ``transfer="split"``.
+    Butler's own ``split`` would do for all, but looks at each file for as long as everything else takes.
     """
-    roots = [root for root in butler.get_datastore_roots().values() if root is not None]
-    return None if any(file.relative_to(root) is not None for root in roots) else "direct"
+    roots = tuple(str(root) for root in butler.get_datastore_roots().values() if root is not None)
+    inside = {str(file).startswith(roots) for file in files}
+    if len(inside) > 1:
+        return "split"
+    return None if inside == {True} else "direct"

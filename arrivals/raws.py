@@ -147,10 +147,11 @@ class HeaderRawIngest:
         ]
         self._insert_exposures(results)
         ready = {i: result for i, result in enumerate(results) if isinstance(result, IngestedRaw)}
+        exposures = self._known.look_up(raw.exposure for raw in ready.values())
         datasets: dict[int, FileDataset] = {}
         for index, raw in ready.items():
             try:
-                datasets[index] = self._dataset(raws[index], raw)
+                datasets[index] = self._dataset(raws[index], raw, exposures[raw.exposure])
             except Rejected as error:
                 results[index] = error
         indexes = list(datasets)
@@ -247,7 +248,7 @@ class HeaderRawIngest:
 
     def _compared(self, raw: IngestedRaw) -> IngestedRaw | Rejected:
         """The raw if its header is of the exposure that the Butler's record is of, with a remark if they differ."""
-        record = self._known.record(raw.exposure)
+        record = None if raw.observation is None else self._known.record(raw.exposure)
         if record is None or raw.observation is None:
             return raw
         info = raw.observation.info
@@ -267,11 +268,10 @@ class HeaderRawIngest:
             return replace(raw, remark=remark)
         return raw
 
-    def _dataset(self, raw: RawFile, read: IngestedRaw) -> FileDataset:
+    def _dataset(self, raw: RawFile, read: IngestedRaw, exposure: DataCoordinate) -> FileDataset:
         detector = self._known.detectors.get(read.detector)
         if detector is None:
             raise Rejected(f"{self._name} has no detector {read.detector}", str(raw.file))
-        exposure = self._known.look_up([read.exposure])[read.exposure]
         values = tuple(read.detector if key == "detector" else exposure[key] for key in self._keys)
         records = {element: exposure.records[element] for element in exposure.dimensions.elements}
         data_id = DataCoordinate.from_full_values(self._dataset_type.dimensions, values).expanded(

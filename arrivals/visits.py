@@ -232,14 +232,9 @@ class OneToOneVisits:
     def _query(self, element: str, visits: Sequence[int]) -> Iterable[DimensionRecord]:
         if not visits:
             return []
-        return self._butler.query_dimension_records(
-            element,
-            instrument=self._instrument,
-            where="visit IN (:visits)",
-            bind={"visits": list(visits)},
-            limit=None,
-            explain=False,
-        )
+        with self._butler.query() as query:
+            chosen = query.expression_factory.visit.in_iterable(visits)
+            return list(query.where(chosen, instrument=self._instrument).dimension_records(element))
 
 
 def _conflict(exposure: DimensionRecord, visit: _Visit) -> VisitConflict | None:

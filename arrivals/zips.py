@@ -26,7 +26,7 @@ from lsst.resources import ResourcePath
 
 from arrivals.dimensions import dimension_key
 from arrivals.exposures import KnownExposures
-from arrivals.files import HEAD_BYTES, zip_transfer
+from arrivals.files import HEAD_BYTES, transfer_mode
 from arrivals.outcomes import AlreadyThere
 from arrivals.raws import HeaderReader, IngestedRaw, Observation
 from resources.errors import Rejected, Waiting
@@ -122,7 +122,7 @@ def ingest_zip(
             key = dimension_key({"instrument": instrument, "exposure": member.exposure})
             raise Waiting("waits for its dimensions", key)
     # The Butler's own root needs no transfer, which its signature forbids and its datastore expects.
-    transfer = cast(str, zip_transfer(butler, file))
+    transfer = cast(str, transfer_mode(butler, [file]))
     try:
         butler.ingest_zip(file, transfer=transfer)
     except (ConflictingDefinitionError, ValueError):

@@ -1,0 +1,137 @@
+"""A site with a real Kafka, a ledger and a Butler in PostgreSQL, which the benchmark's files arrive at.
+
+Belongs here: publishing, and what a site does about it by the platform's own means. Doesn't: timing it
+(`benchmarks.arrivals`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from confluent_kafka import Producer
+from lsst.daf.butler import Butler, CollectionType, Config, DatasetType
+
+from arrivals.drain import drain
+from arrivals.ingest import ingest_pending
+from arrivals.ledger import Ledger
+from arrivals.states import State
+from benchmarks.arrival_world import PREFIX, RUN, BenchCam, File, messages
+from benchmarks.report import Result
+from resources.site import ArrivalSettings, KafkaSettings, TlsSettings
+from services.apache_kafka import ApacheKafka
+from services.postgresql import PostgreSQL
+
+TOPIC = "LANCS-raw"
+READER = "drp-arrivals"
+PARTITIONS = 12
+
+
+def make_butler(folder: Path, postgresql: PostgreSQL, database: str) -> Butler:
+    """Make a Butler in a database of its own, which knows the instrument and its raws."""
+    postgresql.create_database(database)
+    config = Config()
+    config["registry", "db"] = postgresql.url(database, None)
+    Butler.makeRepo(str(folder), config)
+    butler = Butler.from_config(str(folder), writeable=True)
+    BenchCam().register(butler.registry)
+    name, dimensions, storage_class = BenchCam.raw_definition
+    butler.registry.registerDatasetType(DatasetType(name, dimensions, storage_class, universe=butler.dimensions))
+    butler.collections.register(RUN, CollectionType.RUN)
+    return butler
+
+
+class ArrivalSite:
+    """The site.
+
+    Parameters
+    ----------
+    folder
+        Of the Butler's files and those that have arrived.
+    kafka, postgresql
+        Its servers, which run.
+    """
+
+    def __init__(self, folder: Path, kafka: ApacheKafka, postgresql: PostgreSQL) -> None:
+        self.rucio = folder / "rucio"
+        self.butler = make_butler(folder / "repo", postgresql, "site")
+        postgresql.create_database("ledger")
+        self.ledger = Ledger(postgresql.url("ledger"))
+        certificate = kafka.certificate(READER)
+        tls = TlsSettings(ca=certificate.ca, certificate=certificate.certificate, key=certificate.key)
+        self.kafka = KafkaSettings(bootstrap=kafka.address, tls=tls)
+        self.settings = ArrivalSettings.model_validate(
+            {
+                "topics": "^LANCS-.*",
+                "instrument": f"{BenchCam.__module__}.BenchCam",
+                "paths": [{"announced": PREFIX, "local": str(self.rucio)}],
+            }
+        )
+        self._producer = Producer(kafka.client() | {"linger.ms": 50, "queue.buffering.max.messages": 500_000})
+        self._postgresql = postgresql
+        self._published = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.butler.close()
+        self.ledger.close()
+
+    def publish(self, files: Sequence[File]) -> None:
+        """Announce files, in the order given, round the partitions."""
+        now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")
+        for value in messages(files, now):
+            self._producer.produce(TOPIC, value, partition=self._published % PARTITIONS)
+            self._published += 1
+        if self._producer.flush(120):
+            raise RuntimeError("Kafka didn't take all messages")
+
+    def drain(self) -> None:
+        """Read all that is new."""
+        while drain(self.kafka, self.settings, self.ledger).lag:
+            pass
+
+    def ingest(self) -> None:
+        """Ingest all that can be."""
+        ingest_pending(self.butler, self.ledger, self.settings)
+
+    def count(self) -> int:
+        """How many raws are in the Butler."""
+        with self._postgresql.connect("site") as connection:
+            found = connection.execute("SELECT count(*) FROM dataset").fetchone()
+        return int(str(found[0])) if found else 0
+
+    def expect(self, *, datasets: int) -> None:
+        """Make sure that all is in: a figure of less would be worthless."""
+        counts = self.ledger.counts()
+        unfinished = {state: count for state, count in counts.items() if count and state is not State.INGESTED}
+        if unfinished or self.count() != datasets:
+            reasons = [row.reason for state in unfinished for row in self.ledger.find(state=state, limit=3)]
+            raise RuntimeError(f"{self.count():,} datasets, not {datasets:,}; {unfinished} {reasons}")
+
+    def latencies(self, exposures: Sequence[int]) -> list[float]:
+        """Seconds from each announcement of these exposures to its dataset."""
+        found = []
+        for exposure in exposures:
+            for row in self.ledger.find(exposure=exposure):
+                if row.state is not State.INGESTED or row.settled_at is None or row.transferred_at is None:
+                    raise RuntimeError(f"{row.did} is {row.state}: {row.reason}")
+                found.append((row.settled_at - row.transferred_at).total_seconds())
+        return found
+
+    def sizes(self) -> list[Result]:
+        """How large the databases are, and how much memory this process ever took."""
+        results = []
+        for database in ("site", "ledger"):
+            with self._postgresql.connect(database) as connection:
+                found = connection.execute("SELECT pg_database_size(current_database())").fetchone()
+            results.append(Result(f"{database}_database", int(str(found[0])) / 2**20 if found else 0.0, "MB"))
+        status = Path("/proc/self/status").read_text(encoding="ascii")
+        [peak] = (line for line in status.splitlines() if line.startswith("VmHWM:"))
+        return [*results, Result("raws", self.count(), "datasets"), Result("memory", int(peak.split()[1]) / 1024, "MB")]
