@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -60,6 +61,12 @@ def nothing_survives(request, tmp_path_factory) -> Iterator[None]:
     if "PYTEST_XDIST_WORKER" not in os.environ:
         SharedServices(run_folder(request.config)).stop()
     assert not survivors(folder)
+
+
+def pytest_configure() -> None:
+    """Take the gentle signal for an interruption, after which the run ends its servers too."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 @pytest.hookimpl(trylast=True)
