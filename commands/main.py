@@ -15,7 +15,7 @@ from pathlib import Path
 import typer
 from rich.text import Text
 
-from commands import backfill, demo, ingest, ingestd, limits, plan, rescue, services, site
+from commands import backfill, certificates, demo, ingest, ingestd, limits, plan, rescue, services, site
 from commands.console import make_console
 from resources.errors import OperatorError
 
@@ -27,6 +27,7 @@ app = typer.Typer(
 )
 app.command("demo")(demo.demo)
 app.command("backfill")(backfill.backfill)
+app.command("certificates")(certificates.certificates)
 app.command("rescue")(rescue.rescue)
 app.command("limits")(limits.limits)
 app.command("ingestd")(ingestd.ingestd)
