@@ -11,18 +11,18 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from types import MappingProxyType
-from typing import cast
-
-from lsst.daf.butler import Butler, MissingCollectionError, MissingDatasetTypeError
-from lsst.pipe.base import Instrument
+from typing import TYPE_CHECKING, cast
 
 from arrivals.causes import cause_of
 from arrivals.ledger import Ledger
 from arrivals.overview import Overview
 from arrivals.records import ExposureRows
 from arrivals.states import State
-from arrivals.tracing import raw_dataset_type
 from resources.site import ArrivalSettings
+
+if TYPE_CHECKING:
+    from lsst.daf.butler import Butler
+    from lsst.pipe.base import Instrument
 
 NEVER_ANNOUNCED = "never announced"
 """Why a detector is missing of which no message tells; one that travels in a zip has no message of its own."""
@@ -170,6 +170,8 @@ def day_completeness(
         What each exposure should have; by default the detectors that any exposure of this day_obs has, or that were
         announced for any.
     """
+    from lsst.pipe.base import Instrument
+
     instrument = Instrument.from_string(settings.instrument, butler.registry)
     arrived = _arrived(butler, instrument, day_obs)
     announced = {rows.exposure: rows for rows in ledger.exposures(day_obs)}
@@ -225,6 +227,10 @@ def ranges(numbers: Collection[int]) -> str:
 
 def _arrived(butler: Butler, instrument: Instrument, day_obs: int) -> dict[int, frozenset[int]]:
     """Detectors of the Butler's raws, by exposure."""
+    from lsst.daf.butler import MissingCollectionError, MissingDatasetTypeError
+
+    from arrivals.tracing import raw_dataset_type
+
     try:
         refs = butler.query_datasets(
             raw_dataset_type(instrument),

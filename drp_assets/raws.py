@@ -1,18 +1,16 @@
 """What the site receives, for all releases: raws by day_obs, and the products that belong to no day_obs.
 
 Belongs here: the assets ``raw`` and ``arrived_products``. Doesn't: how anything is ingested (`arrivals`), whether it is
-complete (`drp_assets.arrival_checks`), or which raws a release is made from (`drp_assets.inputs`).
+complete (`drp_assets.arrival_checks`), or which raws a release is made from (`drp_assets.inputs`). Definitions load
+without the middleware, whose import takes seconds: it comes in when something is ingested.
 """
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
-from lsst.daf.butler import Butler
 
-from arrivals.completeness import day_completeness
-from arrivals.ingest import IngestReport, ingest_pending
 from arrivals.ledger import Ledger
 from arrivals.records import DayObsSummary
 from arrivals.states import State
@@ -22,6 +20,11 @@ from drp_assets.keys import RAW, SITE_PRODUCTS
 from drp_assets.partitions import SITE_DAY_OBS
 from resources.butler import open_butler
 from resources.site import Site
+
+if TYPE_CHECKING:
+    from lsst.daf.butler import Butler
+
+    from arrivals.ingest import IngestReport
 
 OWNER = "team:arrivals"
 """Who looks after what the site receives."""
@@ -48,6 +51,9 @@ def build_site_assets(site: Site) -> list[dg.AssetsDefinition | dg.AssetSpec]:
         description="Raws of a day_obs, ingested with their dimensions and visits.",
     )
     def raw(context: dg.AssetExecutionContext) -> Iterator[Any]:
+        from arrivals.completeness import day_completeness
+        from arrivals.ingest import ingest_pending
+
         day_obs = int(context.partition_key)
         with _opened(site) as (butler, ledger):
             report = ingest_pending(butler, ledger, site.arrivals, day_obs)
@@ -67,6 +73,8 @@ def build_site_assets(site: Site) -> list[dg.AssetsDefinition | dg.AssetSpec]:
         "partition, ingested as they come.",
     )
     def arrived_products(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult]:
+        from arrivals.ingest import ingest_pending
+
         with _opened(site) as (butler, ledger):
             reports = [ingest_pending(butler, ledger, site.arrivals, undated=True)]
             unfinished = ledger.by_day_obs(unfinished_only=True)
@@ -79,7 +87,7 @@ def build_site_assets(site: Site) -> list[dg.AssetsDefinition | dg.AssetSpec]:
 
 
 @contextmanager
-def _opened(site: Site) -> Iterator[tuple[Butler, Ledger]]:
+def _opened(site: Site) -> "Iterator[tuple[Butler, Ledger]]":
     """The site's Butler and ledger, while a run needs them; an operator's error ends the run with its line."""
     with one_line_failures():
         ledger = Ledger(site.ledger)
@@ -95,7 +103,7 @@ def _without_partition(summaries: Mapping[int | None, DayObsSummary]) -> list[in
 
 
 def _materialized(
-    context: dg.AssetExecutionContext, reports: list[IngestReport], summary: DayObsSummary | None
+    context: dg.AssetExecutionContext, reports: "list[IngestReport]", summary: DayObsSummary | None
 ) -> Iterator[dg.MaterializeResult]:
     """Tell of what was ingested; what came again only is no news, and releases needn't hear of it."""
     for problem in (problem for report in reports for problem in report.problems):

@@ -25,9 +25,7 @@ from arrivals.transfers import (
 from drp_assets.events import one_line_failures
 from drp_assets.pictures import link
 from drp_assets.raws import OWNER
-from drp_assets.transfer_figures import draw_transfers
 from resources.site import Site
-from validation.figures.style import save
 
 TRANSFERS = dg.AssetKey("transfers")
 """Statistics of transfers, a partition a day."""
@@ -105,6 +103,9 @@ def _metadata(site: Site, partition: str, counts: Sequence[TransferCount], day: 
     if day.rate_bytes_per_s is not None:
         metadata["mean rate of a transfer (MB/s)"] = day.rate_bytes_per_s / 1e6
     if day.done or day.failed:
+        from drp_assets.transfer_figures import draw_transfers  # definitions load without what draws
+        from validation.figures.style import save
+
         picture = save(draw_transfers(partition, by_pair_and_hour(counts)), folder, partition)
         kind = "png" if picture.thumbnail.suffix == ".png" else "jpeg"
         inline = base64.b64encode(picture.thumbnail.read_bytes()).decode()
