@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from validation.bands import bands_in
 from validation.comparison import Comparison
@@ -18,11 +19,13 @@ from validation.counts import CheckResult, Severity
 from validation.figures.index import FigureIndex
 from validation.html import Content, Element, element, link, page, table
 from validation.metrics import Measurement
-from validation.products import ProductCount
-from validation.provenance import Provenance
 from validation.rendering import number_text, remark, verdict_text
 from validation.scorecard import Row, Scorecard, Verdict
 from validation.thresholds import limit_text
+
+if TYPE_CHECKING:
+    from validation.products import ProductCount
+    from validation.provenance import Provenance
 
 FAILURES_SHOWN = 500
 TRACTS_SHOWN = 40
