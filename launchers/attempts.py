@@ -76,7 +76,9 @@ def claim_attempt(
                 return key, folder
             attempt += 1
         else:
-            (folder / _KEY).write_text(json.dumps({"key": asdict(key), "is_rescue": is_rescue, "begun_s": time.time()}))
+            new = folder / f"{_KEY}.new"
+            new.write_text(json.dumps({"key": asdict(key), "is_rescue": is_rescue, "begun_s": time.time()}))
+            new.replace(folder / _KEY)  # whole, for whoever lists attempts meanwhile
             (folder / _CLAIM).write_text(run_id)
             return key, folder
 

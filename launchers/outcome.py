@@ -226,7 +226,10 @@ def read_exit_codes(handle: Handle) -> dict[str, frozenset[int]]:
     handle
         The submission.
     """
-    reports, _ = handle.service().report(wms_workflow_id=handle.wms_id, return_exit_codes=True)
+    try:
+        reports, _ = handle.service().report(wms_workflow_id=handle.wms_id, return_exit_codes=True)
+    except (RuntimeError, OSError):  # the submission is judged from provenance, whatever the service does
+        return {}
     summary = (reports[0].exit_code_summary if reports else None) or {}
     return {label: frozenset(map(int, codes)) for label, codes in summary.items() if codes}
 

@@ -29,7 +29,7 @@ from launchers.processes import exclusive
 from launchers.rescue import cause_of, read_remains, rescue_request
 from launchers.submission import StepRequest, SubmissionKey
 from launchers.watch import Progress
-from planning.policies import Action, FailurePolicy
+from planning.policies import Action, Decision, FailurePolicy
 from resources.errors import Rejected
 
 LOG_EVERY_S = 5.0
@@ -137,6 +137,9 @@ def _judge(
     handle = bps.find(request.folder)
     codes = outcome.read_exit_codes(handle) if handle is not None and now.failures else {}
     judgements = policies.judge(rules.policies, request, now.failures, codes, attempt=tried)
+    if handle is not None and now.failures and watch.look(handle).state == "DELETED":
+        # Whoever cancelled it in the batch system doesn't want to see it again by itself.
+        judgements = [Judgement(each.failure, Decision(Action.HOLD, "cancelled")) for each in judgements]
     rules.casebook.note(policies.cases_of(request, judgements, context.run_id))
     for line in policies.describe(judgements):
         context.log.warning(line)

@@ -152,13 +152,12 @@ DEFAULTS: tuple[FailurePolicy, ...] = (
     ),
     FailurePolicy(
         name="broken software",
-        exception=rf"ImportError$|ModuleNotFoundError$|AttributeError$|NameError$|TypeError$|SyntaxError$"
-        rf"|FieldValidationError$|{NO_RECORDS}$",
+        exception=rf"ImportError$|ModuleNotFoundError$|SyntaxError$|FieldValidationError$|{NO_RECORDS}$",
         action=Action.HOLD,
     ),
 )
-"""What holds after the release's own policies: memory and connections again, faults of the software held; the rest is
-the data's and is listed."""
+"""What holds after the release's own policies: memory and connections again, what no data can cause held; the rest is
+listed, and doesn't keep a night from going on."""
 
 
 def decide(

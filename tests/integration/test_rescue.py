@@ -2,6 +2,7 @@
 
 import multiprocessing
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -23,6 +24,7 @@ from launchers import bps, warm, watch  # noqa: E402
 from launchers.attempts import attempts_of, claim_attempt  # noqa: E402
 from launchers.casebook import Casebook  # noqa: E402
 from launchers.graph import build_graph  # noqa: E402
+from launchers.local.store import JobStore  # noqa: E402
 from launchers.outcome import Outcome, TaskOutcome  # noqa: E402
 from launchers.processes import exclusive  # noqa: E402
 from launchers.step_run import FailureRules, launch_and_watch, run_step  # noqa: E402
@@ -204,6 +206,28 @@ def test_retries_come_to_an_end_and_what_is_left_is_done_as_the_policy_says(worl
     assert world.quanta(2) == ONE
     assert [case.action for case in world.casebook.cases("toy")] == ["hold", "retry"]
     assert len(attempts_of(world.submissions, "toy", "step1")) == 2
+
+
+def cancel_when_it_runs(submissions: Path) -> None:
+    while (
+        not (attempts := attempts_of(submissions, "toy", "step1")) or (handle := bps.find(attempts[0].folder)) is None
+    ):
+        time.sleep(0.1)
+    while not JobStore(attempts[0].folder / "submit").read_running():
+        time.sleep(0.1)
+    watch.cancel(handle)
+
+
+def test_what_somebody_cancelled_in_the_batch_system_is_not_submitted_again(world):
+    somebody = threading.Thread(target=cancel_when_it_runs, args=(world.submissions,))
+    somebody.start()
+
+    outcome = world.run(x2026110100001_1="hang")
+
+    somebody.join()
+    assert outcome.held == len(outcome.failures) > 0
+    assert {case.policy for case in world.casebook.cases("toy")} == {"cancelled"}
+    assert len(attempts_of(world.submissions, "toy", "step1")) == 1
 
 
 def test_more_memory_is_asked_for_by_the_failed_task_alone(world, tmp_path):

@@ -68,7 +68,9 @@ def test_a_failure_that_nothing_is_said_of_is_listed_and_no_more() -> None:
         ("requests.exceptions.ConnectionError", Action.RETRY),
         ("botocore.exceptions.EndpointConnectionError", Action.RETRY),
         ("sqlalchemy.exc.OperationalError", Action.RETRY),
-        ("AttributeError", Action.HOLD),
+        ("ModuleNotFoundError", Action.HOLD),
+        # Odd data find such faults too, and three of them are no reason to stop a night.
+        ("AttributeError", Action.IGNORE),
         (outcome.NO_RECORDS, Action.HOLD),
         ("lsst.pipe.base.AnnotatedPartialOutputsError", Action.IGNORE),
     ],
