@@ -34,6 +34,7 @@ from arrivals.dimensions import (
 )
 from arrivals.exposures import KnownExposures
 from arrivals.files import Arrived, locate, verify
+from arrivals.ingest_report import MAX_PROBLEMS, IngestReport, Problem
 from arrivals.ledger import Ledger
 from arrivals.message import parse_sidecar
 from arrivals.obs_base import ObsBaseRawIngest, ObsBaseVisits
@@ -41,14 +42,12 @@ from arrivals.outcomes import Outcome, is_database_trouble
 from arrivals.products import ProductFile, ProductIngest
 from arrivals.raws import HeaderRawIngest, HeaderReader, IngestedRaw, RawFile, RawIngest, header_reader
 from arrivals.records import LedgerRow
+from arrivals.repetitions import content_of, differ, repetition_of
 from arrivals.states import State
 from arrivals.visits import OneToOneVisits, VisitConflict, VisitDefinition
 from arrivals.zips import ZipMember, ingest_zip, member_observations, read_members
 from resources.errors import Rejected, Retriable, SiteFault
 from resources.site import ArrivalSettings
-
-MAX_PROBLEMS = 50
-"""So many problems are listed in a report; all of them are in the ledger."""
 
 _READERS = 4
 """Threads that look at files."""
@@ -58,49 +57,6 @@ _NAMED_MEMBERS = 5
 
 _MAX_BATCH = {Kind.DIMENSIONS: 500, Kind.ZIP: 10}
 """Kinds ingested file by file: rows are settled after so many, so that little is done again after a crash."""
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """A row that was not ingested, and why."""
-
-    did: str
-    state: State
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class IngestReport:
-    """What one ingest did.
-
-    Parameters
-    ----------
-    outcomes
-        Rows by kind and new state.
-    datasets, bytes
-        Datasets that are in the Butler because of it, and the size of their files.
-    exposures, visits
-        Exposures of which raws came in, and visits that are defined because of them.
-    conflicts
-        Visits that the Butler has with another definition.
-    problems
-        What waits or was quarantined, the first of it.
-    elapsed_s
-        How long it took.
-    """
-
-    outcomes: Mapping[tuple[Kind, State], int] = MappingProxyType({})
-    datasets: int = 0
-    bytes: int = 0
-    exposures: frozenset[int] = frozenset()
-    visits: frozenset[int] = frozenset()
-    conflicts: tuple[VisitConflict, ...] = ()
-    problems: tuple[Problem, ...] = ()
-    elapsed_s: float = 0.0
-
-    def count(self, state: State) -> int:
-        """Rows that reached a state, of all kinds."""
-        return sum(count for (_, reached), count in self.outcomes.items() if reached is state)
 
 
 def ingest_pending(
@@ -272,9 +228,9 @@ class _Ingest:
             content = before.get((row.scope, row.name))
             first = firsts.get(row.did)
             if content is not None:
-                outcomes.append(_repetition_of(row, content))
+                outcomes.append(repetition_of(row, content))
             elif first is not None:
-                if row.url != first.url or _differ(_content(first), _content(row)):
+                if row.url != first.url or differ(content_of(first), content_of(row)):
                     rivals.append((row, found))
                 else:
                     repetitions.append(row)
@@ -290,7 +246,7 @@ class _Ingest:
         outcomes += [of_firsts[firsts[row.did].row_id].for_repetition(row) for row in repetitions]
         # Of one file announced in two ways, the first counts, unless it is the one that was wrong.
         beaten = [pair for pair in rivals if of_firsts[firsts[pair[0].did].row_id].state is State.INGESTED]
-        outcomes += [_repetition_of(row, _content(firsts[row.did])) for row, _ in beaten]
+        outcomes += [repetition_of(row, content_of(firsts[row.did])) for row, _ in beaten]
         others = [pair for pair in rivals if pair not in beaten]
         if others:
             outcomes += self._each_file_once([row for row, _ in others], [found for _, found in others], ingest)
@@ -445,29 +401,3 @@ def _unreadable_members(unreadable: Mapping[tuple[int, int], str], count: int) -
         return ""
     named = ", ".join(f"{detector} ({why})" for (_, detector), why in sorted(unreadable.items())[:_NAMED_MEMBERS])
     return f"the headers of {len(unreadable)} of its {count} members can't be read: detector {named}"
-
-
-type _Content = tuple[int | None, str]
-"""Size and adler32, as far as they were announced."""
-
-
-def _content(row: LedgerRow) -> _Content:
-    return row.bytes, row.adler32 or ""
-
-
-def _differ(first: _Content, second: _Content) -> bool:
-    """Whether two announcements can't be of the same file; what wasn't announced differs from nothing."""
-    (size, adler32), (other_size, other_adler32) = first, second
-    sizes_differ = size is not None and other_size is not None and size != other_size
-    return sizes_differ or bool(adler32 and other_adler32 and adler32 != other_adler32)
-
-
-def _repetition_of(row: LedgerRow, content: _Content) -> Outcome:
-    if not _differ(content, _content(row)):
-        return Outcome(row, State.DUPLICATE, "announced and ingested before")
-    (size, adler32), (other_size, other_adler32) = content, _content(row)
-    return Outcome.quarantined(
-        row,
-        f"the same DID was announced with other content before: {size} bytes, adler32 {adler32 or 'unknown'}, "
-        f"now {other_size} bytes, adler32 {other_adler32 or 'unknown'}",
-    )

@@ -1,0 +1,137 @@
+"""What comes late, twice or in the wrong order: corrections, contradicting contents, second calibrations."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+
+from arrivals.dimensions import MAX_CORRECTIONS, correction_number, later_corrections
+from arrivals.files import HEAD_BYTES, Arrived
+from arrivals.states import State
+from simulator.messages import FileKind
+from tests.arrivals.delivered import altered, announced, of_kind, with_sidecar
+
+
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [("a_dimensions.yaml", 0), ("a_dimensions.1.yaml", 1), ("a_dimensions.12.yml", 12), ("a_dimensions.x.yaml", 0)],
+)
+def test_corrections_are_numbered_by_their_names(name, number):
+    assert correction_number(name) == number
+
+
+def test_later_corrections_bear_larger_numbers():
+    names = later_corrections("b/a_dimensions.3.yaml")
+
+    assert names[0] == "b/a_dimensions.4.yaml"
+    assert len(names) == MAX_CORRECTIONS
+    assert later_corrections("a.zip") == []
+
+
+@pytest.fixture
+def correction(delivery):
+    """Makes a correction of the first exposure's dimensions: its number is in the target's name."""
+    original = of_kind(delivery, FileKind.DIMENSIONS)[0]
+
+    def make(number: int):
+        return altered(
+            delivery,
+            original,
+            delivery.rucio_folder,
+            delivery.path(original).read_bytes().replace(b"target_name: ", f"target_name: {number}_".encode()),
+            name=original.name.replace("_dimensions.yaml", f"_dimensions.{number}.yaml"),
+        )
+
+    return make
+
+
+@pytest.mark.parametrize("order", [(3, 4, 0), (4, 3, 0), (0, 4, 3)])
+def test_the_latest_correction_holds_in_whatever_order_they_come(site, delivery, correction, order):
+    original = of_kind(delivery, FileKind.DIMENSIONS)[0]
+    for number in order:
+        site.receive(announced([correction(number) if number else original]))
+        site.ingest()
+
+    [exposure] = site.butler.query_dimension_records("exposure")
+    assert exposure.target_name.startswith("4_")
+    assert site.ledger.counts()[State.INGESTED] == 3
+
+
+def test_a_correction_that_changed_nothing_says_why(site, correction):
+    for number in (6, 5):
+        site.receive(announced([correction(number)]))
+        site.ingest()
+
+    reason = site.row(correction(5)).reason
+    assert reason.startswith("ingested, but changed nothing")
+    assert "_dimensions.6.yaml is later and came before" in reason
+
+
+def test_a_correction_reaches_the_visit_that_is_defined(site, delivery, correction):
+    exposure_files = of_kind(delivery, FileKind.DIMENSIONS)[:1] + of_kind(delivery, FileKind.ZIP)[:1]
+    site.receive(announced(exposure_files))
+    site.ingest()
+    [before] = site.butler.query_dimension_records("visit")
+
+    site.receive(announced([correction(7)]))
+    report = site.ingest()
+
+    [after] = site.butler.query_dimension_records("visit")
+    assert after.target_name == f"7_{before.target_name}"
+    assert after.region == before.region
+    assert report.conflicts == ()
+
+
+def test_of_two_contents_in_one_batch_the_right_one_goes_in_though_it_came_second(site, delivery):
+    product = of_kind(delivery, FileKind.PRODUCT)[0]
+    wrong = replace(product, adler32="00000001")
+    [wrong_message], [right_message] = announced([wrong]), announced([product])
+    site.receive([wrong_message, right_message])
+
+    site.ingest()
+
+    first, second = site.ledger.find(name=product.name)
+    assert (first.state, second.state) == (State.QUARANTINED, State.INGESTED)
+    assert "has adler32" in first.reason
+
+
+def test_of_two_calibrations_in_one_batch_the_second_is_not_certified(site, delivery):
+    bias = of_kind(delivery, FileKind.PRODUCT)[0]
+    other_id = "00000000-0000-0000-0000-000000000001"
+    renamed = altered(delivery, bias, delivery.rucio_folder, name="second/bias.fits")
+    second = with_sidecar(renamed, id=other_id, run="SimCam/calib/second")
+    site.receive([*announced([bias]), *announced([second])])
+
+    site.ingest()
+
+    assert site.row(bias).state is State.INGESTED
+    assert "is in the Butler, but was not certified" in site.row(second).reason
+    assert len(list(site.butler.registry.queryDatasetAssociations("bias", collections=["SimCam/calib"]))) == 1
+
+
+def test_what_was_read_for_the_checksum_is_not_fetched_again():
+    def fetch(size: int = -1) -> bytes:
+        raise AssertionError("fetched again")
+
+    far = SimpleNamespace(isLocal=False, getExtension=lambda: ".fits", read=fetch, size=lambda: 5)
+    arrived = Arrived(far, b"SIMPL")
+
+    assert arrived.read(10) == b"SIMPL"
+    with arrived.head() as head:
+        assert head.read() == b"SIMPL"
+
+
+def test_of_a_far_file_only_the_beginning_is_fetched_for_its_header():
+    asked = []
+
+    def fetch(size: int = -1) -> bytes:
+        asked.append(size)
+        return b"SIMPLE"
+
+    far = SimpleNamespace(isLocal=False, getExtension=lambda: ".fits", read=fetch)
+
+    with Arrived(far).head() as head:
+        assert head.read() == b"SIMPLE"
+    assert asked == [HEAD_BYTES]
