@@ -119,6 +119,24 @@ def test_ral_fetches_its_configuration_to_the_jobs_scratch_before_anything_else(
     assert "64000" in final["request_memory"]
 
 
+def test_ral_hands_the_whole_dag_to_dagman_once(tmp_path, monkeypatch):
+    request = request_at(read_site(SITES / "ral.yaml"), tmp_path)
+    graph = build_graph(request)
+    service = importlib.import_module("lsst.ctrl.bps.htcondor.htcondor_service")
+    create = create_autospec(service.htc_create_submit_from_dag)
+    ad = {"ClusterId": 77, "ProcId": 0, "bps_run": NAME, "GlobalJobId": "schedd#77.0"}
+    submit = create_autospec(service.htc_submit_dag, return_value={"schedd": {"77.0": ad}})
+    monkeypatch.setattr(service, "htc_create_submit_from_dag", create)
+    monkeypatch.setattr(service, "htc_submit_dag", submit)
+
+    handle = bps.submit(request, graph)
+
+    assert handle == Handle("lsst.ctrl.bps.htcondor.HTCondorService", "77.0", NAME, str(request.submit_path))
+    assert bps.submit(request, graph) == handle
+    assert create.call_args.args[0] == f"{NAME}.dag"
+    submit.assert_called_once_with(create.return_value)
+
+
 def test_ral_orders_jobs_so_that_one_bad_detector_blocks_its_descendants_alone(tmp_path):
     request = request_at(read_site(SITES / "ral.yaml"), tmp_path)
     graph = build_graph(request)
