@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from http.server import ThreadingHTTPServer
+from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Gauge, Histogram, ProcessCollector, disable_created_metrics
 from prometheus_client import Counter as CounterMetric
@@ -21,7 +22,6 @@ from prometheus_client.exposition import MetricsHandler
 from prometheus_client.registry import Collector
 
 from arrivals.causes import ReasonClass, classify
-from arrivals.daemon import Turn
 from arrivals.health import Observation, observe
 from arrivals.ledger import Ledger
 from arrivals.overview import Overview
@@ -29,6 +29,9 @@ from arrivals.states import State
 from arrivals.transfers import UNKNOWN
 from resources.errors import OperatorError, SiteFault
 from resources.site import ArrivalSettings, KafkaSettings
+
+if TYPE_CHECKING:
+    from arrivals.daemon import Turn
 
 LOOPBACK = "127.0.0.1"
 

@@ -14,6 +14,7 @@ from itertools import batched
 from typing import Annotated
 
 import typer
+from prometheus_client import CollectorRegistry, generate_latest
 from rich.text import Text
 from sqlalchemy.exc import DBAPIError
 
@@ -22,11 +23,11 @@ from arrivals.causes import surest_fragment
 from arrivals.completeness import Readiness, day_completeness
 from arrivals.health import counted, judge, observe
 from arrivals.ledger import Ledger
+from arrivals.metrics import ArrivalsCollector
 from arrivals.overview import CauseGroup, Overview, Selection
 from arrivals.records import LedgerRow
 from arrivals.states import State
 from arrivals.tables import database_trouble
-from arrivals.tracing import datasets_of
 from commands import arrival_tables as shown
 from commands.choosing import DayObs, Exposure, Json, OfKind, Reason, Since, Until, choose, split_did, time_of
 from commands.console import make_console
@@ -298,8 +299,19 @@ def _datasets(site: Site, row: LedgerRow) -> list[str]:
     """A line for each dataset, or one that says why there is none."""
     if row.kind is Kind.DIMENSIONS:
         return ["none: these are dimension records"]
+    from arrivals.tracing import datasets_of  # the middleware takes seconds, and nobody else here needs it
+
     try:
         refs = datasets_of(open_butler(site.butler), site.arrivals, row)
     except OperatorError as error:
         return [f"unknown: {error}"]
     return [f"{ref.datasetType.name} {ref.dataId} {ref.id} in {ref.run}" for ref in refs] or ["none in the Butler"]
+
+
+@app.command("metrics")
+def metrics() -> None:
+    """Print the metrics of ledger and Kafka once, such as for node_exporter's text files where no daemon runs."""
+    with site_ledger() as (site, ledger, overview):
+        registry = CollectorRegistry()
+        registry.register(ArrivalsCollector(site.kafka, site.arrivals, ledger, overview))
+        typer.echo(generate_latest(registry).decode(), nl=False)

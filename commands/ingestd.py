@@ -1,4 +1,4 @@
-"""`drp ingestd` and `drp ingest metrics`: arrivals without a sensor, and their numbers for Prometheus.
+"""`drp ingestd`: arrivals without a sensor.
 
 Belongs here: the daemon's command: its log, its metrics' port, its end. Doesn't: the loop (`arrivals.daemon`), or the
 metrics (`arrivals.metrics`).
@@ -15,15 +15,12 @@ from contextlib import ExitStack
 from typing import Annotated
 
 import typer
-from prometheus_client import generate_latest
-from prometheus_client.registry import CollectorRegistry
 
 from arrivals.daemon import Totals, Turn, patiently, run_daemon, stopped_by_signals
 from arrivals.health import duration
 from arrivals.ledger import Ledger
 from arrivals.metrics import LOOPBACK, ArrivalsCollector, DaemonMetrics, make_registry, served
 from arrivals.overview import Overview
-from commands.ingest import site_ledger
 from resources.butler import open_butler
 from resources.site import Site, read_site
 
@@ -52,14 +49,6 @@ def ingestd(
     with stopped_by_signals() as stop, ExitStack() as open_until_end:
         totals = _run(site, stop, open_until_end, metrics_port, metrics_address)
     _LOG.info("stopped after %s: %s", duration(time.monotonic() - began), totals)
-
-
-def metrics() -> None:
-    """Print the metrics of ledger and Kafka once, such as for node_exporter's text files where no daemon runs."""
-    with site_ledger() as (site, ledger, overview):
-        registry = CollectorRegistry()
-        registry.register(ArrivalsCollector(site.kafka, site.arrivals, ledger, overview))
-        typer.echo(generate_latest(registry).decode(), nl=False)
 
 
 def _run(site: Site, stop: threading.Event, open_until_end: ExitStack, port: int | None, address: str) -> Totals:

@@ -6,37 +6,91 @@ itself (a module each).
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 import tempfile
 import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import typer
 from rich.text import Text
+from typer.core import TyperCommand, TyperGroup
+from typer.main import get_command, get_group
 
-from commands import backfill, certificates, demo, ingest, ingestd, limits, plan, rescue, services, site
 from commands.console import make_console
 from resources.errors import OperatorError
 
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A command or group: where it is, and its line in the help."""
+
+    place: str
+    help: str
+
+    def load(self, name: str) -> TyperCommand | TyperGroup:
+        """Import it."""
+        module, _, attribute = self.place.partition(":")
+        found = getattr(importlib.import_module(f"commands.{module}"), attribute)
+        command: Any
+        if isinstance(found, typer.Typer):
+            command = get_group(found)
+        else:
+            alone = typer.Typer(add_completion=False)
+            alone.command(name)(found)
+            command = get_command(alone)
+        command.name = name
+        return command
+
+
+ENTRIES: Mapping[str, Entry] = {
+    "demo": Entry("demo:demo", "Simulate a survey, let it arrive, process and validate it."),
+    "ingest": Entry("ingest:app", "What has come, and what became of it."),
+    "ingestd": Entry("ingestd:ingestd", "Drain Kafka and ingest until told to stop; for sites that want no sensor."),
+    "backfill": Entry("backfill:backfill", "Process partitions of a step again, in as few submissions as possible."),
+    "rescue": Entry("rescue:rescue", "Do again exactly what failed in a step."),
+    "quarantine": Entry("rescue:app", "Data IDs that a release leaves out, and why."),
+    "plan": Entry("plan:app", "What a release's pipeline consists of."),
+    "limits": Entry("limits:limits", "How much may run at a time, as the instance has it."),
+    "site": Entry("site:app", "The site that the profile describes."),
+    "certificates": Entry("certificates:certificates", "Until when the site's certificates are good."),
+    "services": Entry("services:app", "Real servers on loopback, for demos, tests and benchmarks."),
+}
+
+
+class OnDemand(TyperGroup):
+    """Commands that are imported when they are called: with the middleware in it, all of them take seconds."""
+
+    def list_commands(self, ctx: typer.Context) -> list[str]:  # type: ignore[override]
+        """Name them, in the order of the help."""
+        return list(ENTRIES)
+
+    def get_command(self, ctx: typer.Context, cmd_name: str) -> TyperCommand | None:  # type: ignore[override]
+        """Give what the help shows."""
+        entry = ENTRIES.get(cmd_name)
+        return TyperCommand(cmd_name, help=entry.help) if entry else None
+
+    def resolve_command(self, ctx: typer.Context, args: list[str]) -> tuple[Any, Any, list[str]]:  # type: ignore[override]
+        """Import the one that is called."""
+        name, command, rest = super().resolve_command(ctx, args)
+        return name, ENTRIES[name].load(name) if name is not None and name in ENTRIES else command, rest
+
+
 app = typer.Typer(
+    cls=OnDemand,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
-    help="Data releases: from raw images that arrive at a site to a validated catalogue.",
 )
-app.command("demo")(demo.demo)
-app.command("backfill")(backfill.backfill)
-app.command("certificates")(certificates.certificates)
-app.command("rescue")(rescue.rescue)
-app.command("limits")(limits.limits)
-app.command("ingestd")(ingestd.ingestd)
-ingest.app.command("metrics")(ingestd.metrics)
-app.add_typer(ingest.app, name="ingest")
-app.add_typer(site.app, name="site")
-app.add_typer(plan.app, name="plan")
-app.add_typer(rescue.app, name="quarantine")
-app.add_typer(services.app, name="services")
+
+
+@app.callback()
+def drp() -> None:
+    """Data releases: from raw images that arrive at a site to a validated catalogue."""
 
 
 def main() -> None:

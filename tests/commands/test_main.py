@@ -1,13 +1,14 @@
-"""What an operator sees of an error: one line, and never a traceback."""
+"""What an operator sees of an error: one line, and never a traceback; and what a command imports before it begins."""
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from commands.main import main
+from commands.main import ENTRIES, main
 
 TOP = Path(__file__).parents[2]
 
@@ -75,3 +76,16 @@ def test_plan_shows_every_step_of_the_pipeline(
     shown = capsys.readouterr().out
     for step in ("step1a-single-visit-detectors", "step3a-coadd-tracts", "step5a-validate-tracts"):
         assert step in shown
+
+
+def test_every_command_of_the_help_can_be_called():
+    for name, entry in ENTRIES.items():
+        assert entry.load(name).name == name
+
+
+def test_what_only_asks_the_ledger_starts_without_middleware_and_dagster():
+    heavy = "{'dagster', 'lsst.daf.butler', 'lsst.pipe.base'} & set(sys.modules)"
+    code = (
+        f"import sys; from commands.main import ENTRIES; ENTRIES['ingest'].load('ingest'); sys.exit(str({heavy} or ''))"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=TOP)
