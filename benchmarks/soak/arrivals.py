@@ -15,7 +15,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +34,7 @@ from benchmarks.soak.population import FILES_AN_EXPOSURE, Population
 from benchmarks.soak.publisher import Publisher
 from benchmarks.soak.site import PARTITIONS, TOPIC, SoakSite
 from benchmarks.soak.telling import incident_table, results, verdict_table
-from benchmarks.soak.victims import victims
+from benchmarks.soak.victims import runs_by_status, victims
 from resources.butler import open_butler
 
 NAME = "soak-arrivals"
@@ -57,12 +57,15 @@ class Soak:
         What was broken.
     verdicts
         What was promised.
+    runs
+        Dagster's runs that ingested, by how they ended.
     writing_s, running_s
         How long files took, and everything from the first message to the last settled row.
     """
 
     incidents: Sequence[Incident]
     verdicts: Sequence[Verdict]
+    runs: Mapping[str, int]
     writing_s: float
     running_s: float
 
@@ -116,7 +119,8 @@ def soak(folder: Path, population: Population, rounds: int, patience_s: float, s
                 tuple(chaos.unplanned),
             ),
         ]
-    return Soak(incidents, verdicts, writing_s, running_s)
+        runs = runs_by_status(instance)
+    return Soak(incidents, verdicts, runs, writing_s, running_s)
 
 
 def report_of(done: Soak, population: Population, machine: Machine, patience_s: float) -> Report:
@@ -130,9 +134,11 @@ def report_of(done: Soak, population: Population, machine: Machine, patience_s: 
         Result("exposures whose dimensions come last", population.late_exposures(), ""),
         Result("raws, half of them in zips", population.raws, ""),
         Result(f"products, of {population.product_types} dataset types", population.products, ""),
+        *(Result(f"Dagster's runs that ingested: {status}", runs, "") for status, runs in sorted(done.runs.items())),
         Result("incidents", len(done.incidents), ""),
         Result("writing files", round(done.writing_s, 1), "s"),
         Result("from the first message to the last settled row", round(done.running_s, 1), "s"),
+        Result("messages settled, all incidents included", round(population.messages / done.running_s, 1), "1/s"),
         *results(done.verdicts, done.incidents, patience_s),
     ]
     return Report(NAME, machine, tuple(figures))
@@ -155,7 +161,7 @@ def _folder(given: Path | None) -> Iterator[Path]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the soak, print and write what was found, and say whether all promises were kept."""
+    """Run the soak, print what was found and write it as figures and text, and say whether all promises were kept."""
     parser = argparse.ArgumentParser(prog="make soak NAME=arrivals", description=__doc__)
     parser.add_argument("--messages", type=int, default=MESSAGES)
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="0: break everything once, as in `make test`")
@@ -165,7 +171,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--folder", type=Path, help="keep everything here, in place of what it holds")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the report")
     options = parser.parse_args(arguments)
-    console = Console(width=200)
+    console = Console(width=200, record=True)
     began = time.monotonic()
     machine = Machine.here()
     population = Population(options.messages, len(WAYS), options.seed, options.files_an_exposure)
@@ -182,6 +188,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     path = report.write(options.results)
     broken = [verdict.promise for verdict in done.verdicts if not verdict.kept]
     console.print(f"{path}: {len(broken)} of {len(done.verdicts)} promises broken", *broken, sep="\n  ")
+    console.save_text(str(path.with_suffix(".txt")))
     return 1 if broken else 0
 
 

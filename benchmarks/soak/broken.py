@@ -22,6 +22,7 @@ HUGE_BYTES = 10 * 2**20
 MANY_HUGE = 20
 """So many messages of ten megabytes are enough; further ones are as much too large as need be."""
 
+_KEYS = {"dst_url": "dst-url"}
 _JUST_TOO_LARGE = 2**20 + 1
 _BEYOND_GOOD_PRODUCTS = 2 * PRODUCT_DETECTORS * 100_000
 
@@ -116,9 +117,9 @@ def message_of(file: DeliveredFile, announcement: Announcement) -> bytes:
 
 
 def changed(value: bytes, **payload: Any) -> bytes:
-    """Change values of a message's payload; keys are written with ``_`` for ``-``."""
+    """Change values of a message's payload, whose ``dst-url`` is no Python name."""
     event = json.loads(value)
-    event["payload"] |= {key.replace("_", "-") if "rubin" not in key else key: item for key, item in payload.items()}
+    event["payload"] |= {_KEYS.get(key, key): item for key, item in payload.items()}
     return json.dumps(event).encode()
 
 

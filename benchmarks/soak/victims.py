@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import signal
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -86,6 +87,12 @@ def victims(site: SoakSite, instance: dg.DagsterInstance, patience_s: float) -> 
         ),
     )
     return {victim.name: victim for victim in found}
+
+
+def runs_by_status(instance: dg.DagsterInstance) -> Mapping[str, int]:
+    """Count the runs that ingested, or were to, by how they ended; what a failed one left is due again."""
+    runs = instance.get_runs()
+    return Counter(str(run.status.value) for run in runs if INGEST_TAG in run.tags)
 
 
 def _process(name: str, service: Service, shifts: frozenset[Shift], works: Callable[[float], bool]) -> Victim:

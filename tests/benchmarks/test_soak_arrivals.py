@@ -2,12 +2,13 @@
 
 from collections import Counter
 from dataclasses import replace
+from datetime import UTC, datetime
 from uuid import UUID
 
 import pytest
 from lsst.daf.butler import DatasetType
 
-from arrivals.message import parse_message
+from arrivals.reception import receive
 from arrivals.records import Partition, Reception
 from arrivals.states import State
 from benchmarks.soak import evidence
@@ -16,12 +17,12 @@ from benchmarks.soak.files import STORAGE_CLASS, SoakFiles
 from benchmarks.soak.messages import Messages
 from benchmarks.soak.oracle import Oracle, Row
 from benchmarks.soak.population import DETECTORS, Population, product_dimension, product_type
-from resources.errors import Rejected
 from simulator.messages import Announcement
 from tests.arrivals.delivered import make_repository, receiving_site
 
 MESSAGES = 600
 PARTITIONS = 3
+CLOCKS_DIFFER_S = 3600.0
 
 
 @pytest.fixture(scope="module")
@@ -36,14 +37,9 @@ def published(messages: Messages) -> list[Reception]:
     offsets = Counter[int]()
     for position, number in enumerate(messages.partition_of):
         partition = Partition("cluster", "LANCS-soak", number)
-        value = messages.value(position)
-        try:
-            reception = Reception(partition, offsets[number], parse_message(value))
-        except Rejected as rejected:
-            reception = Reception(partition, offsets[number], None, str(rejected))
-        if "/future/" in (reception.message.name if reception.message else ""):
-            reception = replace(reception, rejection="comes from the future")
-        receptions.append(reception)
+        receptions.append(
+            receive(partition, offsets[number], messages.value(position), datetime.now(UTC), CLOCKS_DIFFER_S)
+        )
         offsets[number] += 1
     return receptions
 
