@@ -16,6 +16,6 @@ submits a job anew where it may be tried again, and gives up the descendants of 
 Belongs here: `jobs` decides what may run, `ends` what an end means, `queue` reads what Slurm says, `commands` runs its
 commands, `arrays` cuts and names arrays, `store` remembers, `workflow` writes down what BPS asked for, `checks` says
 what a cluster can't do, `conductor` makes one workflow go on, `dispatcher` is the process that conducts, `report` says
-how a workflow stands, and `service` answers ``bps``.
+how a workflow stands, `oneline` shows trouble, and `service` answers ``bps``.
 Doesn't: anything about releases, steps or Dagster. Nothing is imported here, so that the dispatcher starts in no time.
 """

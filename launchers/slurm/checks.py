@@ -28,7 +28,7 @@ def check_requests(requests: Iterable[Request], partitions: Mapping[str, Partiti
     Raises
     ------
     resources.errors.Rejected
-        A partition that isn't there, or more memory or CPUs than any of its nodes has.
+        A partition that isn't there, or more memory, CPUs or time than jobs can have there.
     resources.errors.SiteFault
         The partition takes no jobs.
     """
@@ -56,6 +56,14 @@ def check_requests(requests: Iterable[Request], partitions: Mapping[str, Partiti
                 f"{request.label} asks for {request.cpus} CPUs, and the largest node has {cpus}",
                 where,
                 "lower requestCpus, or set another queue",
+            )
+        limits = [partition.walltime_min for partition in usable]
+        longest = max((limit for limit in limits if limit is not None), default=0.0)
+        if None not in limits and (request.walltime_min or 0) > longest:
+            raise Rejected(
+                f"{request.label} asks for {request.walltime_min} minutes, and jobs may take {longest:.0f} there",
+                where,
+                "lower requestWalltime, or set another queue",
             )
 
 

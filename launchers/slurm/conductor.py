@@ -150,7 +150,8 @@ class Conductor:
             self._calm_until = time.monotonic() + self.poll_s
 
     def cancel(self) -> None:
-        """Give up the workflow, in Slurm first."""
+        """Give up the workflow, in Slurm first; what has ended, has ended."""
+        self.look()
         self._slurm.cancel([str(array) for array in sorted({element.array for element in self._position})])
         self._write(self.plan.cancel())
         self._finish()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from launchers.slurm.ends import Usage, status_of
 from launchers.slurm.jobs import Element, JobState
@@ -185,12 +185,15 @@ class Partition:
         The most that one of its nodes has.
     is_up
         Whether it takes jobs.
+    walltime_min
+        How long a job may take there; None: as long as it likes.
     """
 
     name: str
     memory_mb: int
     cpus: int
     is_up: bool = True
+    walltime_min: float | None = None
 
 
 def parse_partitions(text: str) -> Mapping[str, Partition]:
@@ -203,10 +206,11 @@ def parse_partitions(text: str) -> Mapping[str, Partition]:
     """
     found: dict[str, Partition] = {}
     for line in text.splitlines():
-        name, memory, cpus, _, available = line.split(_BAR)
-        known = found.get(name, Partition(name, 0, 0, is_up=available == "up"))
-        found[name] = Partition(
-            name, max(known.memory_mb, _leading(memory)), max(known.cpus, _leading(cpus)), known.is_up
+        name, memory, cpus, limit, available = line.split(_BAR)
+        minutes = seconds(limit) / 60.0 if limit[:1].isdigit() else None
+        known = found.get(name, Partition(name, 0, 0, is_up=available == "up", walltime_min=minutes))
+        found[name] = replace(
+            known, memory_mb=max(known.memory_mb, _leading(memory)), cpus=max(known.cpus, _leading(cpus))
         )
     return found
 

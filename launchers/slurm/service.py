@@ -22,6 +22,7 @@ from launchers.slurm.checks import check_requests, largest_memory
 from launchers.slurm.commands import Slurm
 from launchers.slurm.conductor import Conductor
 from launchers.slurm.dispatcher import COMMENT, dispatcher_options, dispatchers
+from launchers.slurm.oneline import in_one_line
 from launchers.slurm.queue import Queue
 from launchers.slurm.report import Standing, held_message, report_of, standing
 from launchers.slurm.store import JobStore
@@ -41,6 +42,7 @@ class SlurmService(BaseWmsService):
         """BPS settings that suit Slurm."""
         return {"computeSite": "slurm"}
 
+    @in_one_line
     def prepare(
         self, config: BpsConfig, generic_workflow: GenericWorkflow, out_prefix: str | None = None
     ) -> SlurmWorkflow:
@@ -51,6 +53,7 @@ class SlurmService(BaseWmsService):
         workflow.write(folder)
         return workflow
 
+    @in_one_line
     def submit(self, workflow: SlurmWorkflow, **kwargs: Any) -> SlurmWorkflow:
         """Submit the workflow's arrays, held, and then its dispatcher, which makes it count; what runs at once is let.
 
@@ -82,6 +85,7 @@ class SlurmService(BaseWmsService):
         workflow.run_id = str(store.submit_path)
         return workflow
 
+    @in_one_line
     def resume(self, wms_workflow_id: str) -> bool:
         """Submit a dispatcher where there is none any more; False where there is one, or nothing left to do."""
         store = _store(wms_workflow_id)
@@ -95,6 +99,7 @@ class SlurmService(BaseWmsService):
             _submit_dispatcher(slurm, store)
         return True
 
+    @in_one_line
     def restart(self, wms_workflow_id: str) -> tuple[str | None, str | None, str]:
         """Do again what did not succeed, and the final job; jobs that still run, run on."""
         store = _store(wms_workflow_id)
@@ -113,6 +118,7 @@ class SlurmService(BaseWmsService):
         _note_submission(store.submit_path)
         return folder, facts["name"], ""
 
+    @in_one_line
     def list_submitted_jobs(
         self,
         wms_id: str | None = None,
@@ -128,6 +134,7 @@ class SlurmService(BaseWmsService):
         stores = _noted_stores()
         return [str(each.submit_path) for each in stores if not _is_over(each) and _belongs_to(each, user)]
 
+    @in_one_line
     def report(
         self,
         wms_workflow_id: str | None = None,
@@ -158,6 +165,7 @@ class SlurmService(BaseWmsService):
                 reports.append(report_of(_standing(store, queues)))
         return reports, ""
 
+    @in_one_line
     def get_status(self, wms_workflow_id: str, hist: float = 1, is_global: bool = False) -> tuple[WmsStates, str]:
         """Tell a workflow's state."""
         store = _store(wms_workflow_id)
@@ -191,6 +199,7 @@ class SlurmService(BaseWmsService):
             return False, str(error)
         return (True, "") if _is_over(store) else (False, "its jobs are cancelled, but its dispatcher hasn't said so")
 
+    @in_one_line
     def run_submission_checks(self) -> None:
         """Look whether Slurm takes jobs.
 

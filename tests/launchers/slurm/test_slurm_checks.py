@@ -6,7 +6,7 @@ from launchers.slurm.queue import Partition
 from resources.errors import Rejected, SiteFault
 
 PARTITIONS = {
-    "main": Partition("main", 4000, 4),
+    "main": Partition("main", 4000, 4, walltime_min=60.0),
     "large": Partition("large", 512_000, 64),
     "old": Partition("old", 4000, 4, is_up=False),
 }
@@ -32,6 +32,11 @@ def test_without_a_queue_any_node_will_do():
         (
             Request("isr", cpus=5, options=("--partition=main",)),
             "queue main: isr asks for 5 CPUs, and the largest node has 4; lower requestCpus, or set another queue",
+        ),
+        (
+            Request("isr", walltime_min=61, options=("--partition=main",)),
+            "queue main: isr asks for 61 minutes, and jobs may take 60 there; lower requestWalltime, or set another"
+            " queue",
         ),
     ],
 )

@@ -128,7 +128,7 @@ def test_the_report_satisfies_bps():
     assert report.job_state_counts[WmsStates.FAILED] == 2
     assert set(report.job_state_counts) == set(WmsStates)
     assert report.jobs is not None
-    assert [(each.wms_id, each.state.name) for each in report.jobs][0] == ("1_0", "SUCCEEDED")
+    assert next((each.wms_id, each.state.name) for each in report.jobs) == ("1_0", "SUCCEEDED")
     assert str(report.specific_info).splitlines() == [
         "Quanta: 6 succeeded, 1 failed",
         "CPU hours: 2.0; most memory: 1500 MB (isr1)",
