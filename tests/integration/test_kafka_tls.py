@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+import yaml
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
 
 from arrivals.drain import DrainLimits, drain
@@ -17,6 +23,7 @@ from resources.site import ArrivalSettings, KafkaSettings, TlsSettings
 from services.apache_kafka import ApacheKafka, may_read
 from services.catalogue import READER, READER_GROUPS
 from services.pki import ORGANISATION, Authority, Certificate
+from tests.arrivals.delivered import make_repository
 from tests.arrivals.hermes import encoded
 
 pytestmark = pytest.mark.integration
@@ -105,6 +112,58 @@ def test_the_right_certificate_reads_what_was_published_at_the_usdf(
 
     assert rows == 200
     assert {row.name for row in ledger.find(limit=500)} == {f"{topic}-{number}.fits" for number in range(200)}
+
+
+def ingestd(folder: Path, kafka: KafkaSettings, topic: str) -> subprocess.Popen[str]:
+    """Start the daemon at a site in this folder."""
+    make_repository(folder / "repo")
+    profile = {
+        "name": "there",
+        "state": str(folder),
+        "butler": {"repository": str(folder / "repo")},
+        "ledger": f"sqlite:///{folder}/ledger.sqlite3",
+        "kafka": kafka.model_dump(mode="json"),
+        "arrivals": arrivals(f"^{topic}$").model_dump(mode="json") | {"instrument": "drp_tasks.instrument.SimCam"},
+        "wms": {"service": "launchers.local.service.LocalService"},
+    }
+    site = folder / "site.yaml"
+    site.write_text(yaml.safe_dump(profile))
+    return subprocess.Popen(
+        [sys.executable, "-m", "commands.main", "ingestd"],
+        cwd=Path(__file__).parents[2],
+        env={**os.environ, "DRP_SITE": str(site), "DRP_STATE": str(folder)},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_the_daemon_reads_with_the_right_certificate(kafka_site, new_topic, tmp_path, ledger):
+    topic = new_topic(kafka_site, 2)
+    publish(kafka_site, topic, 20)
+    reader = shown_by(kafka_site.certificate(READER), kafka_site.address)
+
+    with ingestd(tmp_path, reader, topic) as daemon:
+        deadline = time.monotonic() + PATIENCE_S
+        while sum(ledger.counts().values()) < 20 and time.monotonic() < deadline and daemon.poll() is None:
+            time.sleep(0.5)
+        daemon.send_signal(signal.SIGTERM)
+        _, said = daemon.communicate(timeout=PATIENCE_S)
+
+    assert (daemon.returncode, sum(ledger.counts().values())) == (0, 20), said
+
+
+def test_the_daemon_ends_with_one_line_when_its_certificate_is_refused(kafka_site, new_topic, tmp_path):
+    expired = kafka_site.authority.issue(READER, expired=True)
+
+    with ingestd(tmp_path, shown_by(expired, kafka_site.address), new_topic(kafka_site, 1)) as daemon:
+        _, said = daemon.communicate(timeout=PATIENCE_S)
+
+    assert daemon.returncode == 1
+    assert "Traceback" not in said
+    assert re.match(
+        rf"drp: {kafka_site.address}: Kafka: our certificate ended on .*; renew {expired.certificate}",
+        said.splitlines()[-1],
+    )
 
 
 def test_nobody_elses_topics_come_to_the_site(kafka_usdf, kafka_site, mirror_maker, new_topic, ledger):
