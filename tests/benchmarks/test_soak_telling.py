@@ -1,0 +1,59 @@
+"""What a soak tells: a broken promise is a missed target, and each incident is there with its times."""
+
+from benchmarks.soak.chaos import ROUND, SHORT_PLAN, Incident, Standing
+from benchmarks.soak.oracle import Verdict
+from benchmarks.soak.site import Shift
+from benchmarks.soak.telling import incident_table, results, verdict_table
+
+KEPT = Verdict("each message has its row", "3 rows", 0)
+BROKEN = Verdict("no message has two rows", "3 rows", 2, ("0/1", "0/2"))
+
+
+def incident(number: int, victim: str, works_s: float) -> Incident:
+    return Incident(
+        number=number,
+        shift=Shift.DAEMON,
+        victim=victim,
+        what="kill -9 1",
+        at_s=10.0 * number,
+        published=100,
+        before=Standing(recorded=90, unsettled=20, backlog=5),
+        outage_s=1.0,
+        works_s=works_s,
+        progress_s=works_s + 1,
+        caught_up_s=works_s + 2,
+    )
+
+
+def test_a_broken_promise_is_a_missed_target():
+    figures = {result.name: result for result in results([KEPT, BROKEN], [], 60.0)}
+
+    assert figures["not so: each message has its row (3 rows)"].met
+    assert not figures["not so: no message has two rows (3 rows)"].met
+    assert figures["not so: no message has two rows (3 rows)"].value == 2
+
+
+def test_times_are_told_by_victim_and_by_incident():
+    incidents = [incident(1, "broker", 4.0), incident(2, "drain", 1.0), incident(3, "broker", 8.0)]
+
+    figures = {result.name: result.value for result in results([], incidents, 60.0)}
+
+    assert figures["broker struck: works again, median of 2"] == 6.0
+    assert figures["broker struck: works again, longest"] == 8.0
+    assert figures["drain struck: the ledger goes on, longest"] == 2.0
+    assert figures["struck: 3. broker, kill -9 1, in the shift of drp ingestd: after the start"] == 30.0
+
+
+def test_the_tables_have_a_line_an_incident_and_a_line_an_example():
+    assert incident_table([incident(1, "broker", 4.0)]).row_count == 1
+    assert verdict_table([KEPT, BROKEN]).row_count == 4
+
+
+def test_a_round_strikes_in_every_shift_whatever_is_there_and_the_short_plan_strikes_everything_once():
+    victims = {name for _, name in ROUND}
+
+    assert sorted(name for _, name in SHORT_PLAN) == sorted(victims)
+    assert len(set(ROUND)) == len(ROUND)
+    assert {name for shift, name in ROUND if shift is Shift.BOTH} == victims
+    assert {name for shift, name in ROUND if shift is Shift.DAEMON} == {"drain", "broker", "PostgreSQL", "network"}
+    assert {name for shift, name in ROUND if shift is Shift.DAGSTER} == victims - {"drain"}
