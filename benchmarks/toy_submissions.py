@@ -19,7 +19,7 @@ from benchmarks.bare import PROCESSES, BareWork, run_bare
 from benchmarks.finished import read_executions
 from launchers import bps, watch
 from launchers.graph import build_graph
-from launchers.outcome import read_outcome
+from launchers.judging import read_outcome
 from launchers.submission import StepRequest, SubmissionKey
 from resources.errors import SiteFault
 

@@ -18,8 +18,6 @@ from drp_assets.partitions import crosses, mapping_between, partitions_of
 from drp_assets.pictures import pictures_of
 from drp_assets.reporting import report_outcome
 from drp_assets.submissions import StepConfig, request_for
-from launchers.casebook import Casebook
-from launchers.step_run import FailureRules, run_step
 from planning.pipeline import PipelinePlan, Sharding, Step
 from planning.release import Release
 from resources.site import Site
@@ -99,6 +97,10 @@ def build_step(site: Site, release: Release, plan: PipelinePlan, step: Step, cod
         pool=pool_of(release, step),
     )
     def make_products(context: dg.AssetExecutionContext, config: StepConfig) -> Iterator[Any]:
+        # Definitions load without the middleware, whose import takes seconds.
+        from launchers.casebook import Casebook
+        from launchers.step_run import FailureRules, run_step
+
         partitions = list(context.partition_keys) if partitions_def else []
         with one_line_failures(), closing(Casebook(site.ledger)) as casebook:
             left_out = [entry.data_id for entry in casebook.quarantined(release.name)]

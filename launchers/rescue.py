@@ -14,7 +14,8 @@ from dataclasses import dataclass
 
 from launchers import bps, watch
 from launchers.attempts import Attempt
-from launchers.outcome import Outcome, Quantum, QuantumFailure, quantum_of, read_outcome, read_quanta
+from launchers.judging import read_outcome, read_quanta
+from launchers.outcome import Outcome, Quantum, QuantumFailure, quantum_of
 from launchers.policies import combine
 from launchers.submission import StepRequest
 from resources.errors import Rejected

@@ -18,11 +18,12 @@ from pathlib import Path
 
 import dagster as dg
 
-from launchers import bps, outcome, policies, reattach, watch
+from launchers import bps, policies, reattach, watch
 from launchers.attempts import attempts_before, claim_attempt
 from launchers.bps import Handle
 from launchers.casebook import Casebook
 from launchers.graph import NothingLeft, build_graph, read_summary
+from launchers.judging import read_exit_codes, read_outcome
 from launchers.outcome import Outcome, QuantumFailure
 from launchers.policies import Judgement
 from launchers.processes import exclusive
@@ -135,7 +136,7 @@ def _judge(
 ) -> list[Judgement]:
     """Decide about what failed, and write that down before anything is done."""
     handle = bps.find(request.folder)
-    codes = outcome.read_exit_codes(handle) if handle is not None and now.failures else {}
+    codes = read_exit_codes(handle) if handle is not None and now.failures else {}
     judgements = policies.judge(rules.policies, request, now.failures, codes, attempt=tried)
     if handle is not None and now.failures and watch.look(handle).state == "DELETED":
         # Whoever cancelled it in the batch system doesn't want to see it again by itself.
@@ -183,7 +184,7 @@ def launch_and_watch(
                 handle, poll_s=poll_s, on_progress=teller.tell, quanta_total=summary.total if summary else None
             )
             teller.tell_last(last)
-            return outcome.read_outcome(request, handle)
+            return read_outcome(request, handle)
     except dg.DagsterExecutionInterruptedError:
         _leave_or_cancel(context, request)
         raise

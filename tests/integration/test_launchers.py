@@ -24,9 +24,10 @@ from toy_repository import make_repository, make_request  # noqa: E402
 from launchers import bps, warm, watch  # noqa: E402
 from launchers.bps import Handle  # noqa: E402
 from launchers.graph import build_graph, has_datastore_records, read_summary  # noqa: E402
+from launchers.judging import read_outcome  # noqa: E402
 from launchers.local.service import LocalService  # noqa: E402
 from launchers.local.store import JobStore  # noqa: E402
-from launchers.outcome import LOST, NO_RECORDS, Outcome, TaskOutcome, read_outcome  # noqa: E402
+from launchers.outcome import LOST, NO_RECORDS, Outcome, TaskOutcome  # noqa: E402
 from launchers.processes import ProcessIdentity  # noqa: E402
 from launchers.submission import StepRequest, SubmissionKey  # noqa: E402
 from resources.errors import Rejected  # noqa: E402

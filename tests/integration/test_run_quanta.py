@@ -17,7 +17,8 @@ from toy_repository import make_repository, make_request  # noqa: E402
 
 from launchers import bps, warm, watch  # noqa: E402
 from launchers.graph import build_graph  # noqa: E402
-from launchers.outcome import Outcome, read_outcome  # noqa: E402
+from launchers.judging import read_outcome  # noqa: E402
+from launchers.outcome import Outcome  # noqa: E402
 from launchers.submission import StepRequest, SubmissionKey  # noqa: E402
 
 pytestmark = pytest.mark.integration
