@@ -12,6 +12,7 @@ import contextlib
 import copy
 import json
 import shutil
+import uuid
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -176,7 +177,8 @@ def _merged(defaults: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[st
 
 
 def _record(folder: Path, handle: Handle) -> None:
-    new = folder / f"{_HANDLE_FILE}.new"
+    # Who only looks may record as well, at the same moment.
+    new = folder / f"{_HANDLE_FILE}.{uuid.uuid4().hex}"
     new.write_text(f"{handle}\n", encoding="utf-8")
     new.replace(folder / _HANDLE_FILE)
 
