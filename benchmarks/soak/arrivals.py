@@ -29,12 +29,12 @@ from benchmarks.soak.broken import WAYS
 from benchmarks.soak.chaos import ROUND, SHORT_PLAN, Chaos, Incident
 from benchmarks.soak.files import SoakFiles
 from benchmarks.soak.messages import Messages
-from benchmarks.soak.oracle import Oracle, Verdict
+from benchmarks.soak.oracle import MAX_EXAMPLES, Oracle, Verdict
 from benchmarks.soak.population import FILES_AN_EXPOSURE, Population
 from benchmarks.soak.publisher import Publisher
 from benchmarks.soak.site import PARTITIONS, TOPIC, SoakSite
 from benchmarks.soak.telling import incident_table, results, verdict_table
-from benchmarks.soak.victims import runs_by_status, victims
+from benchmarks.soak.victims import Stuck, runs_by_status, victims
 from resources.butler import open_butler
 
 NAME = "soak-arrivals"
@@ -100,9 +100,14 @@ def soak(folder: Path, population: Population, rounds: int, patience_s: float, s
         chaos = Chaos(site, ledger, publisher, seed=population.seed, patience_s=patience_s, report=say)
         plan = ROUND * rounds if rounds else SHORT_PLAN
         began = time.monotonic()
-        incidents = chaos.run(plan, victims(site, instance, patience_s), len(messages))
+        stuck: list[str] = []
+        try:
+            chaos.run(plan, victims(site, instance, patience_s), len(messages))
+        except Stuck as error:
+            stuck.append(str(error))
+            say(f"stuck: {error}")
         running_s = time.monotonic() - began
-        say(f"everything is settled after {running_s:.0f} s; looking at it")
+        say(f"looking at what there is after {running_s:.0f} s")
         site.ingestd.stop()
         site.daemon.stop()
         oracle = Oracle(messages)
@@ -112,15 +117,11 @@ def soak(folder: Path, population: Population, rounds: int, patience_s: float, s
             oracle.judge_count("each lies where it was put", "offsets that the broker told", publisher.misplaced, 0),
             *evidence.judge(oracle, population, ledger, butler, site.registry),
             evidence.judge_files(butler, population, SAMPLED_FILES),
-            Verdict(
-                "nothing ends but what is struck",
-                f"processes during {len(incidents)} incidents",
-                len(chaos.unplanned),
-                tuple(chaos.unplanned),
-            ),
+            _seen("everything goes on by itself", f"{len(chaos.incidents)} of {len(plan)} incidents", stuck),
+            _seen("nothing ends but what is struck", f"processes in {len(chaos.incidents)} incidents", chaos.unplanned),
         ]
         runs = runs_by_status(instance)
-    return Soak(incidents, verdicts, runs, writing_s, running_s)
+    return Soak(chaos.incidents, verdicts, runs, writing_s, running_s)
 
 
 def report_of(done: Soak, population: Population, machine: Machine, patience_s: float) -> Report:
@@ -142,6 +143,10 @@ def report_of(done: Soak, population: Population, machine: Machine, patience_s: 
         *results(done.verdicts, done.incidents, patience_s),
     ]
     return Report(NAME, machine, tuple(figures))
+
+
+def _seen(promise: str, checked: str, violations: Sequence[str]) -> Verdict:
+    return Verdict(promise, checked, len(violations), tuple(violations[:MAX_EXAMPLES]))
 
 
 def _in_kafka(publisher: Publisher) -> tuple[int, int]:

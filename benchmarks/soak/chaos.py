@@ -23,7 +23,7 @@ from arrivals.ledger import Ledger
 from benchmarks.soak import evidence
 from benchmarks.soak.publisher import Publisher
 from benchmarks.soak.site import Shift, SoakSite, start_patiently
-from benchmarks.soak.victims import Victim
+from benchmarks.soak.victims import Stuck, Victim
 from resources.errors import Retriable
 
 _POLL_S = 0.2
@@ -44,10 +44,6 @@ ROUND = (
     *((Shift.BOTH, name) for name in ("drain", *DAGSTER_SHIFT)),
 )
 """Each victim in each shift in which it is there."""
-
-
-class Stuck(Exception):
-    """Something that had to happen by itself didn't."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,10 +139,11 @@ class Chaos:
         self._report = report
         self._shift: Shift | None = None
         self._began = time.monotonic()
+        self.incidents: list[Incident] = []
         self.unplanned: list[str] = []
 
-    def run(self, plan: Sequence[tuple[Shift, str]], victims: Mapping[str, Victim], messages: int) -> list[Incident]:
-        """Publish everything, and break things meanwhile.
+    def run(self, plan: Sequence[tuple[Shift, str]], victims: Mapping[str, Victim], messages: int) -> None:
+        """Publish everything, and break things meanwhile; `incidents` and `unplanned` tell of it.
 
         Parameters
         ----------
@@ -160,18 +157,16 @@ class Chaos:
         Raises
         ------
         Stuck
-            Something that had to happen by itself didn't.
+            Something that had to happen by itself didn't within all patience.
         """
         portion = messages // (len(plan) + 1)
-        incidents = []
         for number, (shift, name) in enumerate(plan, start=1):
             self._take_shift(shift)
-            incidents.append(self._incident(number, shift, victims[name], portion))
-            self._report(_line(incidents[-1], len(plan)))
+            self.incidents.append(self._incident(number, shift, victims[name], portion))
+            self._report(_line(self.incidents[-1], len(plan)))
         self._take_shift(Shift.BOTH)
         self._publisher.publish(messages - self._publisher.produced, 0, threading.Event())
         self._wait("everything is settled", lambda: self._is_settled(0))
-        return incidents
 
     def standing(self) -> Standing | None:
         """How far the ledger is, if it answers."""

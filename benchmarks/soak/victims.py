@@ -24,8 +24,8 @@ SENSOR = "arrivals"
 _POLL_S = 0.05
 
 
-class NobodyToStrike(Exception):
-    """The victim wasn't there, as a run's worker is only while something is ingested."""
+class Stuck(Exception):
+    """Something that had to happen by itself didn't within all patience."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +142,7 @@ class _Runs:
                     self._struck, self._worker = run.run_id, tag
                     return f"kill -9 {ProcessIdentity.parse(identity).pid}, run {run.run_id[:8]}"
             time.sleep(_POLL_S)
-        raise NobodyToStrike(f"no run had a worker for {self._patience_s:g} s")
+        raise Stuck(f"not within {self._patience_s:g} s: a run that ingests has a worker")
 
     def went_on(self) -> bool:
         """Whether the run that lost its worker has another one, or has ended."""
