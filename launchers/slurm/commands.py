@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pwd
 import re
 import subprocess
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -29,6 +30,14 @@ _SILENT = re.compile(
 )
 _BRACKET_LIMIT = 60_000
 """Characters of one argument, which the kernel limits to 128 KiB."""
+
+
+def user_name() -> str:
+    """Name the user that Slurm takes this process for, whatever its environment calls him."""
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return str(os.geteuid())
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,6 @@ import.
 from __future__ import annotations
 
 import contextlib
-import getpass
 import os
 import signal
 import sys
@@ -20,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
-from launchers.slurm.commands import Slurm
+from launchers.slurm.commands import Slurm, user_name
 from launchers.slurm.conductor import Conductor
 from launchers.slurm.queue import Queue, Queued
 from launchers.slurm.store import JobStore
@@ -117,7 +116,7 @@ class Dispatcher:
 
     def _ask(self) -> None:
         try:
-            queue = self._slurm.queue(getpass.getuser())
+            queue = self._slurm.queue(user_name())
         except OperatorError as error:
             print(error, flush=True)
             return

@@ -6,7 +6,6 @@ or reading files.
 
 from __future__ import annotations
 
-import getpass
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -119,7 +118,7 @@ def report_of(seen: Standing) -> WmsRunReport:
         project=facts["project"],
         campaign=facts["campaign"],
         payload=facts["payload"],
-        operator=facts["operator"] or getpass.getuser(),
+        operator=facts["operator"],
         site=facts["site"],
         run_summary=";".join(f"{label}:{sum(counts.values())}" for label, counts in by_label.items()),
         state=seen.state,

@@ -8,7 +8,6 @@ Doesn't: making a workflow go on (`launchers.slurm.dispatcher`), or the reports'
 
 from __future__ import annotations
 
-import getpass
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -19,7 +18,7 @@ from typing import Any
 from lsst.ctrl.bps import BaseWmsService, BpsConfig, GenericWorkflow, WmsRunReport, WmsStates
 
 from launchers.slurm.checks import check_requests, largest_memory
-from launchers.slurm.commands import Slurm
+from launchers.slurm.commands import Slurm, user_name
 from launchers.slurm.conductor import Conductor
 from launchers.slurm.dispatcher import COMMENT, dispatcher_options, dispatchers
 from launchers.slurm.oneline import in_one_line
@@ -69,7 +68,7 @@ class SlurmService(BaseWmsService):
         store = JobStore(Path(workflow.submit_path))
         slurm = Slurm()
         with _writing(store):
-            queue = _patiently(lambda: slurm.queue(getpass.getuser()))
+            queue = _patiently(lambda: slurm.queue(user_name()))
             if str(store.submit_path) not in dispatchers(queue):
                 blocks, partitions = workflow.plan.blocks, slurm.partitions()
                 check_requests(blocks, partitions)
@@ -93,7 +92,7 @@ class SlurmService(BaseWmsService):
             return False
         slurm = Slurm()
         with _writing(store):
-            if str(store.submit_path) in dispatchers(slurm.queue(getpass.getuser())):
+            if str(store.submit_path) in dispatchers(slurm.queue(user_name())):
                 return False
             store.write_environment()
             _submit_dispatcher(slurm, store)
@@ -107,7 +106,7 @@ class SlurmService(BaseWmsService):
             return None, None, f"no workflow was submitted from {wms_workflow_id}"
         slurm = Slurm()
         folder = str(store.submit_path)
-        if not _is_over(store) and folder in dispatchers(slurm.queue(getpass.getuser())):
+        if not _is_over(store) and folder in dispatchers(slurm.queue(user_name())):
             return None, None, "the workflow still runs; cancel it first"
         with _writing(store):
             store.forget_cancelling()
@@ -184,7 +183,7 @@ class SlurmService(BaseWmsService):
         slurm = Slurm()
         try:
             store.ask_to_cancel()
-            queue = slurm.queue(getpass.getuser())
+            queue = slurm.queue(user_name())
             # Its jobs end now, even if whoever conducts it takes a while to notice.
             _cancel_leftovers(slurm, queue, store)
             with store.locked(_LOCK_S) as mine:
@@ -273,7 +272,7 @@ def _submit_dispatcher(slurm: Slurm, store: JobStore) -> None:
             return slurm.submit(options, [str(dispatcher_script(store.submit_path))])
         except Retriable:
             # It may have been heard all the same.
-            found = dispatchers(slurm.queue(getpass.getuser())).get(folder)
+            found = dispatchers(slurm.queue(user_name())).get(folder)
             if found is None:
                 raise
             return found.job

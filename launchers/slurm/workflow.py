@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import errno
-import getpass
 import math
 import shlex
 import sys
@@ -21,6 +20,7 @@ from typing import Any, Self
 from lsst.ctrl.bps import BaseWmsWorkflow, BpsConfig, GenericWorkflow, GenericWorkflowJob, GenericWorkflowNode
 
 from launchers.generic_jobs import FlatJob, command_of, files_of, filled, final_job, flat_jobs, shell_quoted
+from launchers.slurm.commands import user_name
 from launchers.slurm.jobs import Job, Plan, Request
 from launchers.slurm.store import JobStore
 from resources.errors import Rejected, SiteFault
@@ -70,7 +70,7 @@ class SlurmWorkflow(BaseWmsWorkflow):
             "campaign": attributes.get("bps_campaign", ""),
             "payload": attributes.get("bps_payload", ""),
             "site": attributes.get("bps_runsite", ""),
-            "user": getpass.getuser(),
+            "user": user_name(),
             "poll_s": float(_setting(config, "slurmPollInterval") or _POLL_S),
             "most_jobs": int(_setting(config, "slurmMaxSubmit") or 0) or None,
             "dispatcher": list(_dispatcher_options(config, workflow.plan)),

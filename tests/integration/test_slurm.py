@@ -36,11 +36,13 @@ def cluster(tmp_path_factory) -> Iterator[Slurm]:
 
 @pytest.fixture
 def slurm(cluster, monkeypatch, tmp_path) -> Slurm:
-    """The cluster, as it was at the beginning, and the environment that leads to it."""
+    """The cluster, empty and whole, and the environment that leads to it."""
     for name, value in cluster.variables.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "home"))
     cluster.start()
+    cluster.client("scancel", "--user=root")
+    wait_until(lambda: not cluster.client("squeue", "--noheader"))
     return cluster
 
 
@@ -164,7 +166,7 @@ def test_a_job_that_takes_too_long_is_ended_and_tried_again(slurm, tmp_path):
     command = f"[ -e {folder}/second ] || (touch {folder}/second; sleep 600)"
 
     wms_id = submit(folder, job(folder, "isr_0", command, request_walltime="1"))
-    wait_until(lambda: running(wms_id, "isr_0"))
+    wait_until((folder / "second").exists)
     (element,) = [each.wms_id for each in report(wms_id).jobs or () if each.name == "isr_0"]
     slurm.client("scontrol", "update", f"jobid={element}", "timelimit=00:00:01")
     found = end_of(wms_id)
@@ -262,9 +264,8 @@ def test_a_killed_controller_loses_nothing(slurm, tmp_path):
 def test_a_node_that_dies_takes_no_job_with_it(slurm, tmp_path):
     folder = tmp_path / "w"
     first = f"[ -e {folder}/second ] || (touch {folder}/second; sleep 600)"
-    # On the last node, so that the dispatcher may be on either.
     wms_id = submit(folder, job(folder, "isr_0", first, preemptible=False), job(folder, "cal_0", "sleep 5"))
-    wait_until(lambda: running(wms_id, "isr_0"))
+    wait_until((folder / "second").exists)
     name = node_of(slurm, wms_id, "isr_0")
     (node,) = [each for each in slurm.nodes if each.node == name]
 
