@@ -20,6 +20,8 @@ from dagster._core.storage.tags import (
 )
 from dagster._record import copy
 
+from sensors.instances import remember_instance
+
 
 def group_requests(
     requests: Sequence[dg.RunRequest], order_of: Callable[[dg.AssetKey], Sequence[str]]
@@ -94,6 +96,7 @@ class GroupedAutomationSensor(dg.AutomationConditionSensorDefinition):
         context
             The tick's.
         """
+        remember_instance(context)
         state = _last_change(context.instance)
         if state == self._looked_at and time.monotonic() - self._looked_s < _LOOK_ANYWAY_S:
             return SensorExecutionData(skip_message="no run or backfill has changed", cursor=context.cursor)

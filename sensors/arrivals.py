@@ -23,6 +23,7 @@ from arrivals.records import DayObsSummary
 from resources.errors import OperatorError
 from resources.site import Site
 from sensors.health import health_events
+from sensors.instances import remember_instance
 
 INGEST_TAG = "drp/ingest"
 """Tag of the runs that ingest, which says what of: a day_obs, or ``products``."""
@@ -141,6 +142,7 @@ def build_arrivals_sensor(
         description="Reads Hermes messages into the ledger and starts the ingest of what has come.",
     )
     def arrivals(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+        remember_instance(context)
         now = dt.datetime.now(dt.UTC)
         before = Cursor.read(context.cursor)
         running = ingests_in_progress(context.instance)
