@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from typing import Self
 
 import orjson
 
@@ -58,11 +59,28 @@ class Sidecar:
 
     def number(self, dimension: str) -> int | None:
         """Value of a numbered dimension in the data ID, or nothing."""
-        value = dict(self.data_id).get(dimension)
-        return value if isinstance(value, int) else None
+        for name, value in self.data_id:
+            if name == dimension:
+                return value if isinstance(value, int) else None
+        return None
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Read back what `to_json` wrote, believing it; `arrivals.message.parse_sidecar` reads what others wrote."""
+        values = orjson.loads(text)
+        dataset_type = values["datasetType"]
+        return cls(
+            dataset_id=values["id"],
+            dataset_type=dataset_type["name"],
+            storage_class=dataset_type["storageClass"],
+            dimensions=tuple(dataset_type["dimensions"]),
+            is_calibration=dataset_type["isCalibration"],
+            data_id=tuple(values["dataId"]["dataId"].items()),
+            run=values["run"],
+        )
 
     def to_json(self) -> str:
-        """The reference in the form of ``DatasetRef.to_json``; `arrivals.message.parse_sidecar` reads it back."""
+        """The reference in the form of ``DatasetRef.to_json``; `from_json` reads it back."""
         return orjson.dumps(
             {
                 "id": self.dataset_id,

@@ -38,14 +38,14 @@ class KnownExposures:
             The Butler doesn't know the instrument.
         """
         if not self._detectors:
-            records = self._butler.query_dimension_records(
-                "detector", instrument=self._instrument, limit=None, explain=False
-            )
-            if not records:
+            # `Butler.query_dimension_records` would build a parser of expressions, which costs as much as 1,000 raws.
+            with self._butler.query() as query:
+                records = query.where(instrument=self._instrument).dimension_records("detector")
+                self._detectors = {record.id: record for record in records}
+            if not self._detectors:
                 raise SiteFault(
                     f"the Butler doesn't know the instrument {self._instrument}", "butler", "register it first"
                 )
-            self._detectors = {record.id: record for record in records}
         return self._detectors
 
     def look_up(self, exposures: Iterable[int]) -> dict[int, DataCoordinate]:

@@ -5,12 +5,15 @@ Belongs here: the site's path rules, and comparing size and checksum. Doesn't: w
 
 from __future__ import annotations
 
+import os
+import re
 import stat
 import tempfile
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 from urllib.parse import unquote
@@ -28,6 +31,9 @@ HEAD_BYTES = 64 * 2**10
 """How much of a file is read for its headers."""
 
 _CHUNK_BYTES = 2**20
+
+_ORDINARY = re.compile(r"(?:\w[\w.-]*/)*\w[\w.-]*", re.ASCII)
+"""Paths of which nobody has to think twice: they climb nowhere, and no sign in them is written otherwise in a URI."""
 
 Policy = Literal["always", "sample", "size"]
 
@@ -47,18 +53,34 @@ def locate(url: str, rules: Sequence[PathRule]) -> ResourcePath:
     resources.errors.Rejected
         The URL lies outside all prefixes, or tries to climb out of one.
     """
-    for rule in sorted(rules, key=lambda rule: len(rule.announced), reverse=True):
-        prefix = rule.announced.rstrip("/")
-        if not url.startswith(f"{prefix}/"):
+    for prefix, rule in _longest_first(tuple(rules)):
+        if not url.startswith(prefix):
             continue
         rest = url[len(prefix) :].lstrip("/")
+        if _ORDINARY.fullmatch(rest):
+            folder = _folder(rule.local)
+            return folder.replace(path=f"{folder.path}{rest}", forceDirectory=False)
         if not _is_plain(rest):
-            raise Rejected("is no plain path of a file below the prefix that this site maps", url, f"prefix: {prefix}")
+            raise Rejected(
+                "is no plain path of a file below the prefix that this site maps", url, f"prefix: {rule.announced}"
+            )
         return ResourcePath(f"{rule.local.rstrip('/')}/{rest}", forceDirectory=False)
     if url.startswith("file:"):
         raise Rejected("somebody put file:// before the URL", url, "announce it with the RSE's own prefix")
     mapped = ", ".join(rule.announced for rule in rules)
     raise Rejected("lies outside the prefixes that this site maps", url, f"mapped in arrivals.paths: {mapped}")
+
+
+@lru_cache(maxsize=16)
+def _longest_first(rules: tuple[PathRule, ...]) -> list[tuple[str, PathRule]]:
+    """Rules and what a URL has to begin with, the longest first."""
+    found = [(f"{rule.announced.rstrip('/')}/", rule) for rule in rules]
+    return sorted(found, key=lambda pair: len(pair[0]), reverse=True)
+
+
+@lru_cache(maxsize=64)
+def _folder(local: str) -> ResourcePath:
+    return ResourcePath(f"{local.rstrip('/')}/", forceDirectory=True)
 
 
 def _is_plain(path: str) -> bool:
@@ -132,37 +154,65 @@ def verify(file: ResourcePath, *, size: int | None, adler32: str | None, policy:
     resources.errors.Rejected
         It is another file, or damaged.
     """
+    in_sample = policy == "always" or (policy == "sample" and not zlib.crc32(did.encode()) % SAMPLED_ONE_IN)
+    expected = adler32 if in_sample else None
     try:
-        found = _size(file)
+        if file.isLocal:
+            _verify_local(file, size, expected)
+            return Arrived(file)
+        return Arrived(file, _verify_remote(file, size, expected))
     except FileNotFoundError as error:
         raise Retriable("file is not there", str(file), "is the file system mounted, or the replica gone?") from error
-    if size is not None and found != size:
-        raise Rejected(f"has {found:,} bytes, but {size:,} were announced", str(file), "have it transferred again")
-    if adler32 is None or policy == "size" or (policy == "sample" and zlib.crc32(did.encode()) % SAMPLED_ONE_IN):
-        return Arrived(file)
-    computed, beginning = _read_through(file)
-    if computed != adler32:
-        raise Rejected(f"has adler32 {computed}, but {adler32} was announced", str(file), "have it transferred again")
-    return Arrived(file, b"" if file.isLocal else beginning)
 
 
-def _size(file: ResourcePath) -> int:
-    if not file.isLocal:
-        return file.size()
-    found = Path(file.ospath).stat()
+def _verify_local(file: ResourcePath, size: int | None, adler32: str | None) -> None:
+    """Verify by the fewest calls to the system: each lets another thread run, which may keep this one waiting."""
+    if adler32 is None:
+        _compare_sizes(file, _regular_size(file, Path(file.ospath).stat()), size)
+        return
+    descriptor = os.open(file.ospath, os.O_RDONLY | os.O_NONBLOCK)  # for a pipe too: it is refused a line later
+    try:
+        left = _regular_size(file, os.fstat(descriptor))
+        _compare_sizes(file, left, size)
+        checksum = 1
+        while left and (chunk := os.read(descriptor, min(left, _CHUNK_BYTES))):
+            checksum = zlib.adler32(chunk, checksum)
+            left -= len(chunk)
+    finally:
+        os.close(descriptor)
+    _compare_checksums(file, checksum, adler32)
+
+
+def _verify_remote(file: ResourcePath, size: int | None, adler32: str | None) -> bytes:
+    """Verify what isn't local, and keep its beginning if it was read."""
+    _compare_sizes(file, file.size(), size)
+    if adler32 is None:
+        return b""
+    checksum, beginning = 1, b""
+    with file.open("rb") as stream:
+        while chunk := stream.read(_CHUNK_BYTES):
+            checksum = zlib.adler32(chunk, checksum)
+            beginning = beginning or chunk[:HEAD_BYTES]
+    _compare_checksums(file, checksum, adler32)
+    return beginning
+
+
+def _regular_size(file: ResourcePath, found: os.stat_result) -> int:
     if not stat.S_ISREG(found.st_mode):
         raise Rejected("is no file", str(file))
     return found.st_size
 
 
-def _read_through(file: ResourcePath) -> tuple[str, bytes]:
-    """The adler32 of a file and its beginning, in one pass."""
-    checksum, beginning = 1, b""
-    with Path(file.ospath).open("rb", buffering=0) if file.isLocal else file.open("rb") as stream:
-        while chunk := stream.read(_CHUNK_BYTES):
-            checksum = zlib.adler32(chunk, checksum)
-            beginning = beginning or chunk[:HEAD_BYTES]
-    return f"{checksum:08x}", beginning
+def _compare_sizes(file: ResourcePath, found: int, announced: int | None) -> None:
+    if announced is not None and found != announced:
+        raise Rejected(f"has {found:,} bytes, but {announced:,} were announced", str(file), "have it transferred again")
+
+
+def _compare_checksums(file: ResourcePath, found: int, announced: str) -> None:
+    if f"{found:08x}" != announced:
+        raise Rejected(
+            f"has adler32 {found:08x}, but {announced} was announced", str(file), "have it transferred again"
+        )
 
 
 def transfer_mode(butler: Butler, files: Iterable[ResourcePath]) -> Literal["direct", "split"] | None:

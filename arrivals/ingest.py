@@ -36,7 +36,6 @@ from arrivals.exposures import KnownExposures
 from arrivals.files import Arrived, locate, verify
 from arrivals.ingest_report import MAX_PROBLEMS, IngestReport, Problem
 from arrivals.ledger import Ledger
-from arrivals.message import parse_sidecar
 from arrivals.obs_base import ObsBaseRawIngest, ObsBaseVisits
 from arrivals.outcomes import Outcome, is_database_trouble
 from arrivals.products import ProductFile, ProductIngest
@@ -206,7 +205,7 @@ class _Ingest:
             try:
                 file = locate(row.url, self._settings.paths)
                 arrived = verify(file, size=row.bytes, adler32=row.adler32, policy=self._settings.verify, did=row.did)
-                examined.append(_Candidate(row, arrived, parse_sidecar(row.sidecar)))
+                examined.append(_Candidate(row, arrived, Sidecar.from_json(row.sidecar) if row.sidecar else None))
             except Exception as error:  # whatever it is, it is this row's, and the others go on
                 examined.append(error)
         return examined

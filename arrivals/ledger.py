@@ -22,6 +22,7 @@ from arrivals.exclusive import exclusive
 from arrivals.months import Retired, retire_months
 from arrivals.recording import record
 from arrivals.records import (
+    ROW_COLUMNS,
     DayObsSummary,
     ExposureRows,
     LedgerRow,
@@ -44,6 +45,7 @@ from arrivals.tables import (
 )
 
 _KEYS_A_STATEMENT = 1_000
+_ROW_COLUMNS = tuple(MESSAGES.c[name] if name in MESSAGES.c else OFFSETS.c[name] for name in ROW_COLUMNS)
 
 
 class Ledger:
@@ -383,10 +385,9 @@ class Ledger:
 
     def _rows(self, chosen: ColumnElement[bool], limit: int) -> list[LedgerRow]:
         with self._reading() as connection:
-            query = select(MESSAGES, OFFSETS.c.cluster, OFFSETS.c.topic, OFFSETS.c.partition)
-            joined = query.join(OFFSETS, OFFSETS.c.source == MESSAGES.c.source)
-            found = connection.execute(joined.where(chosen).order_by(MESSAGES.c.id).limit(limit))
-            return [LedgerRow.from_columns(row._mapping) for row in found]
+            query = select(*_ROW_COLUMNS).join(OFFSETS, OFFSETS.c.source == MESSAGES.c.source)
+            found = connection.execute(query.where(chosen).order_by(MESSAGES.c.id).limit(limit))
+            return [LedgerRow.from_values(row) for row in found]
 
 
 def _is_due(now: datetime) -> ColumnElement[bool]:

@@ -7,12 +7,20 @@ Belongs here: the interface that an instrument offers, and the ingest of single 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, cast, runtime_checkable
 
 from astro_metadata_translator import ObservationInfo
-from lsst.daf.butler import Butler, DataCoordinate, DatasetIdGenEnum, DatasetRef, DatasetType, FileDataset
+from lsst.daf.butler import (
+    Butler,
+    DataCoordinate,
+    DatasetIdGenEnum,
+    DatasetRef,
+    DatasetType,
+    DimensionRecord,
+    FileDataset,
+)
 from lsst.pipe.base import Instrument
 from lsst.resources import ResourcePath
 from lsst.sphgeom import ConvexPolygon
@@ -148,10 +156,11 @@ class HeaderRawIngest:
         self._insert_exposures(results)
         ready = {i: result for i, result in enumerate(results) if isinstance(result, IngestedRaw)}
         exposures = self._known.look_up(raw.exposure for raw in ready.values())
+        records = {exposure: _records(data_id) for exposure, data_id in exposures.items()}
         datasets: dict[int, FileDataset] = {}
         for index, raw in ready.items():
             try:
-                datasets[index] = self._dataset(raws[index], raw, exposures[raw.exposure])
+                datasets[index] = self._dataset(raws[index], raw, exposures[raw.exposure], records[raw.exposure])
             except Rejected as error:
                 results[index] = error
         indexes = list(datasets)
@@ -268,17 +277,22 @@ class HeaderRawIngest:
             return replace(raw, remark=remark)
         return raw
 
-    def _dataset(self, raw: RawFile, read: IngestedRaw, exposure: DataCoordinate) -> FileDataset:
+    def _dataset(
+        self,
+        raw: RawFile,
+        read: IngestedRaw,
+        exposure: DataCoordinate,
+        records: Mapping[str, DimensionRecord | None],
+    ) -> FileDataset:
         detector = self._known.detectors.get(read.detector)
         if detector is None:
             raise Rejected(f"{self._name} has no detector {read.detector}", str(raw.file))
         values = tuple(read.detector if key == "detector" else exposure[key] for key in self._keys)
-        records = {element: exposure.records[element] for element in exposure.dimensions.elements}
         data_id = DataCoordinate.from_full_values(self._dataset_type.dimensions, values).expanded(
             {**records, "detector": detector}
         )
         mode = DatasetIdGenEnum.DATAID_TYPE_RUN
-        ref = DatasetRef(self._dataset_type, data_id, self._run, id_generation_mode=mode)
+        ref = DatasetRef(self._dataset_type, data_id, self._run, id_generation_mode=mode, conform=False)
         if raw.sidecar is not None and raw.sidecar.dataset_id != str(ref.id):
             raise Rejected(
                 f"was announced as dataset {raw.sidecar.dataset_id} of run {raw.sidecar.run}, "
@@ -286,6 +300,10 @@ class HeaderRawIngest:
                 str(raw.file),
             )
         return FileDataset(path=raw.file, refs=[ref], formatter=self._instrument.getRawFormatter(data_id))
+
+
+def _records(data_id: DataCoordinate) -> dict[str, DimensionRecord | None]:
+    return {element: data_id.records[element] for element in data_id.dimensions.elements}
 
 
 def _raw_dataset_type(butler: Butler, instrument: Instrument) -> DatasetType:

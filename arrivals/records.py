@@ -6,13 +6,11 @@ Belongs here: the nouns that `arrivals.ledger` takes and gives. Doesn't: SQL, or
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from types import MappingProxyType
-from typing import Self
-
-from sqlalchemy import RowMapping
+from typing import Any, Self
 
 from arrivals.announcement import HermesMessage, Kind
 from arrivals.states import UNFINISHED, State
@@ -172,12 +170,18 @@ class LedgerRow:
         return f"{self.scope}:{self.name}"
 
     @classmethod
-    def from_columns(cls, columns: RowMapping) -> Self:
-        """Read a row of the table."""
-        values = {field.name: columns[field.name] for field in fields(cls) if field.name != "row_id"}
-        values["kind"] = None if values["kind"] is None else Kind(values["kind"])
-        values["state"] = State(values["state"])
-        return cls(row_id=columns["id"], **values)
+    def from_values(cls, values: Iterable[Any]) -> Self:
+        """Read a row of the table from values in the order of the fields (`ROW_COLUMNS`)."""
+        columns = list(values)
+        columns[_KIND] = None if columns[_KIND] is None else Kind(columns[_KIND])
+        columns[_STATE] = State(columns[_STATE])
+        return cls(*columns)
+
+
+ROW_COLUMNS = ("id", *(field.name for field in fields(LedgerRow) if field.name != "row_id"))
+"""The columns that a `LedgerRow` is read from."""
+
+_KIND, _STATE = ROW_COLUMNS.index("kind"), ROW_COLUMNS.index("state")
 
 
 @dataclass(frozen=True, slots=True)

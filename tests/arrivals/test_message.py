@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from arrivals.announcement import HermesMessage, Kind
+from arrivals.announcement import HermesMessage, Kind, Sidecar
 from arrivals.message import MAX_MESSAGE_BYTES, day_obs_of, disbelief, parse_message, parse_sidecar
 from resources.errors import Rejected
 from tests.arrivals.hermes import SIDECAR, encoded, event
@@ -99,6 +99,7 @@ def test_a_sidecar_comes_back_from_its_own_json():
 
     assert sidecar is not None
     assert parse_sidecar(sidecar.to_json()) == sidecar
+    assert Sidecar.from_json(sidecar.to_json()) == sidecar
 
 
 @pytest.mark.parametrize("absent", [None, "", "None", "null"])
