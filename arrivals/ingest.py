@@ -184,7 +184,7 @@ class _Ingest:
     def _batches(
         self, kind: Kind, readers: Executor
     ) -> Iterator[tuple[Sequence[LedgerRow], Sequence[_Candidate | Exception]]]:
-        """Batches of pending rows and their files; while one is ingested, the next one's files are looked at."""
+        """Batches of pending rows and their files; while one is ingested, the next is asked for and its files read."""
         limit = min(self._settings.ingest_batch, _MAX_BATCH.get(kind, self._settings.ingest_batch))
 
         def next_batch(after: int) -> tuple[Sequence[LedgerRow], list[Future[list[_Candidate | Exception]]]]:
@@ -192,11 +192,11 @@ class _Ingest:
             share = -(-len(rows) // _READERS) or 1
             return rows, [readers.submit(self._examine, some) for some in batched(rows, share)]
 
-        batch = next_batch(0)
-        while batch[0] and not self._stopping():
-            rows, examined = batch
-            batch = next_batch(rows[-1].row_id)
+        rows, examined = next_batch(0)
+        while rows and not self._stopping():
+            following = readers.submit(next_batch, rows[-1].row_id)
             yield rows, [candidate for some in examined for candidate in some.result()]
+            rows, examined = following.result()
 
     def _examine(self, rows: Sequence[LedgerRow]) -> list[_Candidate | Exception]:
         """Look at the files, and at nothing else: this runs beside everything."""
