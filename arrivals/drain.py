@@ -227,7 +227,9 @@ class _Drain:
         batch = _Batch()
         read = 0
         while not self._is_over(spans, read):
-            messages = self._consumer.consume(min(_POLL_MESSAGES, self._limits.messages - read), timeout=_POLL_S)
+            # It would wait for more than there is.
+            most = min(_POLL_MESSAGES, self._limits.messages - read, sum(span.lag for span in spans.values()) or 1)
+            messages = self._consumer.consume(most, timeout=_POLL_S)
             read += self._take(messages, spans, batch)
             if batch.is_full(self._settings):
                 self._record(batch, spans)

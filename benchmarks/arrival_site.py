@@ -7,6 +7,7 @@ Belongs here: publishing, and what a site does about it by the platform's own me
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -100,6 +101,14 @@ class ArrivalSite:
     def ingest(self) -> None:
         """Ingest all that can be."""
         ingest_pending(self.butler, self.ledger, self.settings)
+
+    def ingest_while_draining(self) -> None:
+        """Ingest what was drained before, while what is new is drained."""
+        with ThreadPoolExecutor(1, "drain") as sensor:
+            drained = sensor.submit(self.drain)
+            if self.ledger.backlog():
+                self.ingest()
+            drained.result()
 
     def count(self) -> int:
         """How many raws are in the Butler."""
