@@ -7,13 +7,17 @@ messages (`arrivals.drain`).
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from confluent_kafka import TopicCollection, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import AdminClient, ClusterMetadata, OffsetSpec
 
 from arrivals.records import Partition
+
+_LEADERLESS = frozenset({KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE})
+_LOOK_AGAIN_S = 0.2
 
 
 @dataclass(slots=True)
@@ -130,14 +134,28 @@ def ends_of(
 ) -> Mapping[tuple[str, int], tuple[int, int]]:
     """The first offset, and the one after the last, of each partition, by topic and number: two requests a broker.
 
+    A partition whose leader is just being chosen, as after its topic was made, is asked about again.
+
     Raises
     ------
     confluent_kafka.KafkaException
         The question was refused or not answered.
     """
-    asked = list(partitions)
-    if not asked:
-        return {}
-    first = admin.list_offsets({each: OffsetSpec.earliest() for each in asked}, request_timeout=timeout_s)
-    last = admin.list_offsets({each: OffsetSpec.latest() for each in asked}, request_timeout=timeout_s)
-    return {(each.topic, each.partition): (first[each].result().offset, last[each].result().offset) for each in asked}
+    found: dict[tuple[str, int], tuple[int, int]] = {}
+    left = list(partitions)
+    deadline = time.monotonic() + timeout_s
+    while left:
+        first = admin.list_offsets({each: OffsetSpec.earliest() for each in left}, request_timeout=timeout_s)
+        last = admin.list_offsets({each: OffsetSpec.latest() for each in left}, request_timeout=timeout_s)
+        leaderless = []
+        for each in left:
+            try:
+                found[each.topic, each.partition] = (first[each].result().offset, last[each].result().offset)
+            except KafkaException as error:
+                if error.args[0].code() not in _LEADERLESS or time.monotonic() > deadline:
+                    raise
+                leaderless.append(each)
+        left = leaderless
+        if left:
+            time.sleep(_LOOK_AGAIN_S)
+    return found

@@ -1,11 +1,15 @@
 """A partition is read on where the ledger left it; what can't be the same log any more is read from its start."""
 
+from concurrent.futures import Future
 from dataclasses import replace
+from types import SimpleNamespace
 
+import pytest
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from hypothesis import given
 from hypothesis import strategies as st
 
-from arrivals.positions import start_of
+from arrivals.positions import ends_of, start_of
 from arrivals.records import Partition
 
 PARTITION = Partition("cluster", "SITE-raw", 3, topic_id="first-id")
@@ -69,3 +73,36 @@ def test_reading_starts_within_what_kafka_has_and_nothing_is_skipped_in_silence(
         assert bool(start.expired) == bool(start.notice)
     else:
         assert start.offset == low
+
+
+class ChoosingLeaders:
+    """An admin client of a cluster in which one partition has its leader only when it is asked about again."""
+
+    def __init__(self) -> None:
+        self.asked: list[set[int]] = []
+
+    def list_offsets(self, asked, request_timeout):
+        self.asked.append({place.partition for place in asked})
+        return {place: self._answer(place.partition) for place in asked}
+
+    def _answer(self, number: int) -> Future:
+        answer: Future = Future()
+        if number == 1 and len(self.asked) <= 2:
+            answer.set_exception(KafkaException(KafkaError(KafkaError.NOT_LEADER_FOR_PARTITION)))
+        else:
+            answer.set_result(SimpleNamespace(offset=10 * number))
+        return answer
+
+
+def test_a_partition_whose_leader_is_being_chosen_is_asked_about_again():
+    admin = ChoosingLeaders()
+
+    ends = ends_of(admin, [TopicPartition("SITE-raw", number) for number in (0, 1)], timeout_s=30.0)
+
+    assert ends == {("SITE-raw", 0): (0, 0), ("SITE-raw", 1): (10, 10)}
+    assert admin.asked == [{0, 1}, {0, 1}, {1}, {1}]
+
+
+def test_a_partition_that_has_no_leader_for_too_long_is_an_error():
+    with pytest.raises(KafkaException):
+        ends_of(ChoosingLeaders(), [TopicPartition("SITE-raw", 1)], timeout_s=-1.0)

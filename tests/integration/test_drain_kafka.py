@@ -70,7 +70,7 @@ def names(ledger: Ledger) -> list[str]:
     return sorted(row.name for row in ledger.find(limit=100_000))
 
 
-def eventually(question, timeout_s: float = 30.0):
+def eventually(question, timeout_s: float = 120.0):
     """Ask again until the answer is true: what was done to a topic takes effect a little later."""
     deadline = time.monotonic() + timeout_s
     while not (answer := question()) and time.monotonic() < deadline:

@@ -20,7 +20,7 @@ def slurm(tmp_path_factory) -> Iterator[Slurm]:
         yield cluster
 
 
-def eventually(condition: Callable[[], object], timeout_s: float = 60.0) -> None:
+def eventually(condition: Callable[[], object], timeout_s: float = 240.0) -> None:
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
