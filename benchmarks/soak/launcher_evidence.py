@@ -5,11 +5,9 @@ Belongs here: looking. Doesn't: what must be seen (`benchmarks.soak.launcher_tri
 
 from __future__ import annotations
 
-import os
 import time
 from collections import Counter
 from collections.abc import Mapping
-from pathlib import Path
 
 import dagster as dg
 from lsst.daf.butler import Butler
@@ -81,14 +79,12 @@ def _datasets(request: StepRequest) -> Mapping[str, int]:
     """Count the datasets that a trial has made and that have the right value."""
     right = {"toy_doubled": lambda number: 2 * number, "toy_squared": lambda number: (2 * number) ** 2}
     found: Counter[str] = Counter()
-    run = request.key.run_collection
+    collections = _collections(request)
     with Butler.from_config(request.butler) as butler:
-        if not butler.collections.query(run):
-            return found
         for name in OUTPUTS.values():
-            if not butler.registry.queryDatasetTypes(name):
+            if not collections or not butler.registry.queryDatasetTypes(name):
                 continue
-            for ref in butler.query_datasets(name, collections=run, explain=False, find_first=False):
+            for ref in butler.query_datasets(name, collections=collections, explain=False, find_first=False):
                 detector = int(ref.dataId["detector"])
                 found[name] += butler.get(ref) == {"value": right[name](detector)} and detector < DETECTORS
     return found
@@ -96,14 +92,13 @@ def _datasets(request: StepRequest) -> Mapping[str, int]:
 
 def _left_behind(site: LauncherSite, instance: dg.DagsterInstance, trial: Trial) -> list[str]:
     """Wait until nothing is left, and give what is left after all patience."""
-    folder = trial.request(site.folder, site_bps()).folder
     deadline = time.monotonic() + _GONE_WITHIN_S
-    while (left := _there(site, instance, trial, folder)) and time.monotonic() < deadline:
+    while (left := _there(site, instance, trial)) and time.monotonic() < deadline:
         time.sleep(_POLL_S)
     return left
 
 
-def _there(site: LauncherSite, instance: dg.DagsterInstance, trial: Trial, folder: Path) -> list[str]:
+def _there(site: LauncherSite, instance: dg.DagsterInstance, trial: Trial) -> list[str]:
     runs = site.runs(instance, trial)
     queued = [one for one in Slurm().queue(user_name()).elements.values() if not one.is_over]
     on_nodes = [(node.node, pid) for node in site.slurm.nodes for pid in node.processes()]
@@ -112,17 +107,5 @@ def _there(site: LauncherSite, instance: dg.DagsterInstance, trial: Trial, folde
         *(f"worker {worker.pid}" for worker in site.workers(runs)),
         *(f"Slurm has job {one.element} {one.name} {one.state}" for one in queued),
         *(f"process {pid} on {node}" for node, pid in on_nodes),
-        *(f"process {pid}: {command[:80]}" for pid, command in _processes_of(folder).items()),
+        *(f"process {pid}: {command[:80]}" for pid, command in site.strays().items()),
     ]
-
-
-def _processes_of(folder: Path) -> Mapping[int, str]:
-    found = {}
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            command = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
-        except OSError:
-            continue
-        if f"{folder}/" in f"{command}/" and int(process.name) != os.getpid():
-            found[int(process.name)] = command
-    return found

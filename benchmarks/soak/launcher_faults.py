@@ -246,7 +246,7 @@ def _cancel(world: World) -> str:
 
 
 def _terminate_everything(world: World) -> str:
-    return world.site.terminate_everything(world.runs)
+    return world.site.terminate_everything()
 
 
 _ASKED = Moment("it is asked for", lambda world: True, 20.0)

@@ -30,7 +30,7 @@ from resources.site import ButlerSettings
 from services.catalogue import make_postgresql
 from services.dagster_platform import CodeServer, Daemon
 from services.loopback import LOOPBACK
-from services.processes import start_time
+from services.processes import descendants, start_time
 from services.service import Service
 from services.slurm import ClusterShape, Slurm
 
@@ -151,24 +151,39 @@ class LauncherSite:
             instance.run_launcher.terminate(run.run_id)
         self.slurm.client("scancel", "--full", f"--user={getpass.getuser()}")
 
-    def terminate_everything(self, runs: Sequence[dg.DagsterRun]) -> str:
-        """Send SIGTERM to everything at once: servers, workers, jobs; and wait until it has gone.
+    def processes(self) -> Mapping[int, str]:
+        """Give the command lines of all processes that were started for this site, by whomever; never this one."""
+        mark = f"{FOLDER_VARIABLE}={self.folder}\0".encode()
+        found = {}
+        for process in Path("/proc").glob("[0-9]*"):
+            try:
+                if mark in (process / "environ").read_bytes() and int(process.name) != os.getpid():
+                    command = (process / "cmdline").read_bytes().replace(b"\0", b" ")
+                    found[int(process.name)] = command.decode(errors="replace").strip()
+            except OSError:  # it has just ended
+                continue
+        return found
 
-        Parameters
-        ----------
-        runs
-            Whose workers are ended too.
+    def strays(self) -> Mapping[int, str]:
+        """Give those of them that are no server, nor were started by one, nor are the warm process."""
+        servers = [self.postgresql, *self.slurm.parts, self.code_server, self.daemon]
+        pids = [pid for server in servers if (pid := server.pid) is not None]
+        known = {process for pid in pids for process in (pid, *descendants(pid))}
+        return {
+            pid: command
+            for pid, command in self.processes().items()
+            if pid not in known and f"-m {warm.__name__} " not in command
+        }
+
+    def terminate_everything(self) -> str:
+        """Send SIGTERM to everything at once: servers, workers, jobs; and wait until it has gone.
 
         Returns
         -------
         what
             How many processes were told, and which of them did not go and had to be killed.
         """
-        servers = [self.daemon, self.code_server, self.slurm.controller, *self.slurm.nodes, self.postgresql]
-        told = [pid for server in servers if (pid := server.pid) is not None]
-        told += [worker.pid for worker in self.workers(runs)]
-        told += [pid for node in self.slurm.nodes for pid in node.processes()]
-        started = {pid: began for pid in told if (began := start_time(pid)) is not None}
+        started = {pid: began for pid in self.processes() if (began := start_time(pid)) is not None}
         for pid in started:
             _send(pid, signal.SIGTERM)
         deadline = time.monotonic() + _ENDS_WITHIN_S
@@ -176,9 +191,10 @@ class LauncherSite:
             time.monotonic() < deadline
         ):
             time.sleep(0.1)
+        stayed = [f"{pid} {self.processes().get(pid, '')[:60]}" for pid in left]
         for pid in left:
             _send(pid, signal.SIGKILL)
-        return f"SIGTERM to {len(started)} processes" + (f", SIGKILL to {len(left)} that stayed" if left else "")
+        return f"SIGTERM to {len(started)} processes" + (f", SIGKILL to what stayed: {stayed}" if left else "")
 
     def _fill_butler(self) -> None:
         root = self.folder / "repo"
