@@ -36,8 +36,8 @@ types: env ## types
 	$(RUN)/mypy
 
 test: env services lint types ## everything that CI runs
-	$(RUN)/pytest -n 2 --dist loadfile -m "not e2e" $(ARGS)
-	$(RUN)/pytest -m e2e $(ARGS)
+	$(RUN)/pytest -n 2 --dist loadfile -m "not e2e and not alone" $(ARGS)
+	$(RUN)/pytest -m "e2e or alone" $(ARGS)
 
 unit: env ## what needs no service and no survey
 	$(RUN)/pytest -m "not integration and not e2e" $(ARGS)

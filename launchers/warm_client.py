@@ -105,13 +105,18 @@ def _some(connection: socket.socket, count: int) -> bytes:
     return piece
 
 
-def wait(connection: socket.socket) -> int:
-    """Wait for the command's end and pass signals on; return its exit code, negative for a signal that killed it."""
+def hear_signals() -> int:
+    """Have signals heard, not obeyed, from now on; return the descriptor that tells of them."""
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     signal.set_wakeup_fd(writer)
     for number in FORWARDED:
         signal.signal(number, lambda *_: None)
+    return reader
+
+
+def wait(connection: socket.socket, reader: int) -> int:
+    """Wait for the command's end and pass signals on; return its exit code, negative for a signal that killed it."""
     while True:
         ready = set(select.select([connection.fileno(), reader], [], [])[0])
         if reader in ready:
@@ -133,6 +138,8 @@ def main() -> None:
     """Run the command line that follows the folder and the packages."""
     folder, packages, program, *arguments = sys.argv[1:]
     connection = connect(folder, packages)
+    # From the moment that the command may run, signals are its own.
+    reader = hear_signals() if connection else -1
     started = connection and send_command(
         connection,
         [program, *arguments],
@@ -144,7 +151,7 @@ def main() -> None:
     if connection is None or started is None:
         _run_real_program(program, arguments)
         return
-    code = wait(connection)
+    code = wait(connection, reader)
     if code < 0:
         # End as the command ended, so that the shell above sees the same signal.
         if -code != signal.SIGKILL:

@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.soak.chaos import SHORT_PLAN
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.alone]
 
 TOP = Path(__file__).parents[2]
 MESSAGES = 20_000

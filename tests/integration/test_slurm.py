@@ -21,7 +21,7 @@ from launchers.slurm.workflow import SlurmWorkflow
 from resources.errors import OperatorError, Rejected, Retriable, SiteFault
 from services.slurm import QUEUES, ClusterShape, Slurm
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.alone]
 
 BASH = GenericWorkflowExec("bash", "bash", False)
 SETTINGS = {"computeSite": "slurm", "slurmPollInterval": 1, "slurmDispatcher": {"requestMemory": 200}}

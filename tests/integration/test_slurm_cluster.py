@@ -11,7 +11,7 @@ import pytest
 
 from services.slurm import ClusterShape, Slurm
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.alone]
 
 
 @pytest.fixture(scope="module")
@@ -49,11 +49,15 @@ def test_a_job_that_takes_more_memory_than_it_asked_for_is_out_of_memory(slurm):
 
 
 def test_a_controller_that_was_killed_has_its_queue_when_it_starts_again(slurm):
-    saved = slurm.folder / "state" / "job_state"
-    began = time.time()
     job = submit(slurm, "--hold", "--wrap=true")
-    # What it has accepted, it writes down some seconds later.
-    eventually(lambda: saved.stat().st_mtime > began + 1.0)
+    accepted = time.time()
+
+    def is_saved() -> bool:
+        """Whether it has written down what it accepted, which it does some seconds after a change."""
+        slurm.client("scontrol", "update", f"JobId={job}", "Comment=changed")
+        return (slurm.folder / "state" / "job_state").stat().st_mtime > accepted
+
+    eventually(is_saved)
     assert slurm.pid is not None
     os.kill(slurm.pid, signal.SIGKILL)
     eventually(lambda: slurm.pid is None)
