@@ -26,7 +26,6 @@ from sensors.arrivals import UNFINISHED
 class Standing(enum.StrEnum):
     """Where a release stands as a whole."""
 
-    UNDER_WAY = "under way"
     COMPLETE = "complete"
     STUCK = "stuck"
 

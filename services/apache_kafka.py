@@ -282,19 +282,6 @@ def may_read(principal: str, topics: Sequence[str], group: str) -> list[AclBindi
     )
 
 
-def may_write(principal: str, topics: Sequence[str]) -> list[AclBinding]:
-    """Allow writing to topics.
-
-    Parameters
-    ----------
-    principal
-        Who.
-    topics
-        Prefixes of their names.
-    """
-    return _allow(principal, ResourceType.TOPIC, topics, (AclOperation.WRITE, AclOperation.DESCRIBE))
-
-
 def may_mirror_from(principal: str, topics: Sequence[str]) -> list[AclBinding]:
     """Allow MirrorMaker2 to copy topics from here; it changes nothing.
 

@@ -11,12 +11,10 @@ Belongs here: the command and the course of the whole. Doesn't: any part of it (
 from __future__ import annotations
 
 import argparse
-import shutil
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +26,7 @@ from benchmarks.soak import evidence
 from benchmarks.soak.broken import WAYS
 from benchmarks.soak.chaos import ROUND, SHORT_PLAN, Chaos, Incident
 from benchmarks.soak.files import SoakFiles
+from benchmarks.soak.keeping import empty_folder
 from benchmarks.soak.messages import Messages
 from benchmarks.soak.oracle import MAX_EXAMPLES, Oracle, Verdict
 from benchmarks.soak.population import FILES_AN_EXPOSURE, Population
@@ -153,18 +152,6 @@ def _in_kafka(publisher: Publisher) -> tuple[int, int]:
     return publisher.lies_there(PARTITIONS), len(publisher)
 
 
-@contextmanager
-def _folder(given: Path | None) -> Iterator[Path]:
-    """Give an empty folder: a new one that is removed in the end, or one that stays."""
-    if given is None:
-        with tempfile.TemporaryDirectory(prefix="soak-") as made:
-            yield Path(made)
-        return
-    shutil.rmtree(given, ignore_errors=True)
-    given.mkdir(parents=True)
-    yield given.resolve()
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the soak, print what was found and write it as figures and text, and say whether all promises were kept."""
     parser = argparse.ArgumentParser(prog="make soak NAME=arrivals", description=__doc__)
@@ -173,14 +160,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--files-an-exposure", type=int, default=FILES_AN_EXPOSURE)
     parser.add_argument("--seed", type=int, default=20261101)
     parser.add_argument("--patience", type=float, default=PATIENCE_S, help="seconds that anything may take")
-    parser.add_argument("--folder", type=Path, help="keep everything here, in place of what it holds")
+    parser.add_argument("--folder", type=Path, help="keep everything here, in place of what an earlier soak has left")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the report")
     options = parser.parse_args(arguments)
     console = Console(width=200, record=True)
     began = time.monotonic()
     machine = Machine.here()
     population = Population(options.messages, len(WAYS), options.seed, options.files_an_exposure)
-    with _folder(options.folder) as folder:
+    with empty_folder(options.folder) as folder:
         done = soak(
             folder,
             population,

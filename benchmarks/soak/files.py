@@ -30,7 +30,6 @@ from simulator.survey import Visit
 
 SCOPE = "soak"
 STORAGE_CLASS = "StructuredDataDict"
-PRODUCT_FORMATTER = "lsst.daf.butler.formatters.yaml.YamlFormatter"
 _CONTENTS = 16
 _LINKS_A_FILE = 20_000
 """File systems allow some 65,000 names of one file."""

@@ -10,12 +10,9 @@ Belongs here: the command and its tables. Doesn't: any fault (`benchmarks.soak.l
 from __future__ import annotations
 
 import argparse
-import shutil
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
 
@@ -24,6 +21,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from benchmarks.report import RESULTS, Machine, Report, Result
+from benchmarks.soak.keeping import empty_folder
 from benchmarks.soak.launcher_faults import FAULTS, Fault, TrialResult, try_fault
 from benchmarks.soak.launcher_site import LauncherSite
 
@@ -129,18 +127,6 @@ def fault_table(done: Sequence[TrialResult], faults: Sequence[Fault]) -> Table:
     return table
 
 
-@contextmanager
-def _folder(given: Path | None) -> Iterator[Path]:
-    """Give an empty folder: a new one that is removed in the end, or one that stays."""
-    if given is None:
-        with tempfile.TemporaryDirectory(prefix="soak-") as made:
-            yield Path(made)
-        return
-    shutil.rmtree(given, ignore_errors=True)
-    given.mkdir(parents=True)
-    yield given.resolve()
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the soak, print what was found and write it as figures and text, and say whether all promises were kept."""
     parser = argparse.ArgumentParser(prog="make soak NAME=launchers", description=__doc__)
@@ -148,14 +134,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", action="append", choices=[fault.name for fault in FAULTS], help="this fault alone")
     parser.add_argument("--seed", type=int, default=20261101)
     parser.add_argument("--patience", type=float, default=PATIENCE_S, help="seconds that anything may take")
-    parser.add_argument("--folder", type=Path, help="keep everything here, in place of what it holds")
+    parser.add_argument("--folder", type=Path, help="keep everything here, in place of what an earlier soak has left")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the report")
     options = parser.parse_args(arguments)
     faults = [fault for fault in FAULTS if not options.only or fault.name in options.only]
     console = Console(width=200, record=True)
     began = time.monotonic()
     machine = Machine.here()
-    with _folder(options.folder) as folder:
+    with empty_folder(options.folder) as folder:
         done = soak(
             folder,
             faults,
