@@ -10,7 +10,7 @@ export OMP_NUM_THREADS ?= 1
 .PHONY: help env services demo test lint types unit bench soak docs clean
 
 help:
-	@grep -hE '^# make|^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^# //; s/:.*## /: /'
+	@grep -hE '^# make |^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^# //; s/:.*## /: /'
 
 .boot/bin/uv:
 	python3 -m venv .boot
@@ -35,9 +35,10 @@ lint: env ## style
 types: env ## types
 	$(RUN)/mypy
 
+# A test that fails is tried once more, and the summary names it (RERUN): real servers now and then answer late.
 test: env services lint types ## everything that CI runs
-	$(RUN)/pytest -n 2 --dist loadfile -m "not e2e and not alone" $(ARGS)
-	$(RUN)/pytest -m "e2e or alone" $(ARGS)
+	$(RUN)/pytest --reruns 1 -n 2 --dist loadfile -m "not e2e and not alone" $(ARGS)
+	$(RUN)/pytest --reruns 1 -m "e2e or alone" $(ARGS)
 
 unit: env ## what needs no service and no survey
 	$(RUN)/pytest -m "not integration and not e2e" $(ARGS)
