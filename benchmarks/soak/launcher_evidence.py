@@ -20,6 +20,7 @@ from launchers.slurm.commands import Slurm, user_name
 from launchers.slurm.dispatcher import COMMENT
 from launchers.slurm.store import JobStore
 from launchers.submission import StepRequest
+from resources.errors import Retriable
 
 _GONE_WITHIN_S = 90.0
 _POLL_S = 0.5
@@ -100,7 +101,10 @@ def _left_behind(site: LauncherSite, instance: dg.DagsterInstance, trial: Trial)
 
 def _there(site: LauncherSite, instance: dg.DagsterInstance, trial: Trial) -> list[str]:
     runs = site.runs(instance, trial)
-    queued = [one for one in Slurm().queue(user_name()).elements.values() if not one.is_over]
+    try:
+        queued = [one for one in Slurm().queue(user_name()).elements.values() if not one.is_over]
+    except Retriable as error:
+        return [str(error)]
     on_nodes = [(node.node, pid) for node in site.slurm.nodes for pid in node.processes()]
     return [
         *(f"run {run.run_id[:8]} is {run.status.value}" for run in runs if not run.is_finished),

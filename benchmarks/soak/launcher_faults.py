@@ -20,9 +20,10 @@ from benchmarks.soak.launcher_evidence import look, running_jobs
 from benchmarks.soak.launcher_site import LauncherSite, site_bps
 from benchmarks.soak.launcher_trials import WITHOUT_ONE, Expected, Trial, broken_promises
 from benchmarks.soak.victims import Stuck
-from services.service import Service
+from resources.errors import OperatorError, Retriable
+from services.service import Service, ServiceError
 
-SLOW = "sleep 20"
+SLOW = "sleep 12"
 """Long enough that what strikes in the midst of it does."""
 
 _MEMORY_MB = 600
@@ -169,17 +170,24 @@ def try_fault(
         what += "; asked for again" if asked_again else ""
         seen = look(site, instance, world.trial, judged=fault.expected.tasks is not None)
         broken = broken_promises(fault.expected, seen)
-    except Stuck as error:
+    except (Stuck, ServiceError, OperatorError) as error:
         return TrialResult(fault.name, name, what, time.monotonic() - struck, (str(error),))
     return TrialResult(fault.name, name, what, seconds, tuple(broken))
 
 
 def _wait(is_so: Callable[[], bool], what: str, patience_s: float) -> None:
     deadline = time.monotonic() + patience_s
-    while not is_so():
+    while not _is_known(is_so):
         if time.monotonic() > deadline:
             raise Stuck(f"not within {patience_s:g} s: {what}")
         time.sleep(_POLL_S)
+
+
+def _is_known(is_so: Callable[[], bool]) -> bool:
+    try:
+        return is_so()
+    except Retriable:  # whoever knows is busy
+        return False
 
 
 def _wait_for_end(world: World, expected: Expected, patience_s: float) -> bool:

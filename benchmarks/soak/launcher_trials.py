@@ -15,7 +15,8 @@ from typing import Any, Self
 from launchers.outcome import TaskOutcome
 from launchers.submission import StepRequest, SubmissionKey
 
-DETECTORS = 3
+DETECTORS = 2
+"""As few as show that the one's trouble is not the other's."""
 TROUBLED = 0
 """The detector whose number gives trouble."""
 

@@ -8,8 +8,8 @@ import pytest
 
 from benchmarks.report import Machine
 from benchmarks.soak.launcher_faults import FAULTS, TrialResult
+from benchmarks.soak.launcher_record import Trials, due, fault_table, report_of
 from benchmarks.soak.launcher_trials import WHOLE, WITHOUT_ONE, Evidence, Expected, Trial, broken_promises
-from benchmarks.soak.launchers import fault_table, report_of
 from launchers.outcome import TaskOutcome
 
 GOOD = Evidence(
@@ -17,23 +17,23 @@ GOOD = Evidence(
     submissions=("a",),
     collections=("a/1",),
     workflow="SUCCEEDED",
-    jobs={"SUCCEEDED": 7},
-    completed=7,
+    jobs={"SUCCEEDED": 5},
+    completed=5,
     tasks=WHOLE,
-    datasets={"toy_doubled": 3, "toy_squared": 3},
+    datasets={"toy_doubled": 2, "toy_squared": 2},
 )
 HUNG = Evidence(
     run="FAILURE",
     submissions=("a",),
     collections=("a/1",),
     workflow="FAILED",
-    jobs={"SUCCEEDED": 5, "FAILED": 1, "PRUNED": 1},
-    completed=5,
+    jobs={"SUCCEEDED": 3, "FAILED": 1, "PRUNED": 1},
+    completed=3,
     tasks=WITHOUT_ONE,
     failed=(("double", 0),),
-    datasets={"toy_doubled": 2, "toy_squared": 2},
+    datasets={"toy_doubled": 1, "toy_squared": 1},
 )
-CANCELLED = Evidence("CANCELED", ("a",), ("a/1",), "DELETED", {"DELETED": 7}, 0)
+CANCELLED = Evidence("CANCELED", ("a",), ("a/1",), "DELETED", {"DELETED": 5}, 0)
 EXPECTED = {fault.name: fault.expected for fault in FAULTS}
 
 
@@ -51,7 +51,7 @@ def test_what_must_be_breaks_no_promise(expected, seen):
 
 
 def test_a_job_that_lost_its_node_need_not_have_completed_for_slurm():
-    assert broken_promises(Expected(), dataclasses.replace(GOOD, completed=6)) == []
+    assert broken_promises(Expected(), dataclasses.replace(GOOD, completed=4)) == []
 
 
 @pytest.mark.parametrize(
@@ -60,12 +60,12 @@ def test_a_job_that_lost_its_node_need_not_have_completed_for_slurm():
         ({"submissions": ()}, "0 submissions instead of one"),
         ({"submissions": ("a", "b")}, "2 submissions instead of one: a, b"),
         ({"collections": ("a/1", "a/2")}, "outputs in 2 runs: a/1, a/2"),
-        ({"completed": 8}, "Slurm completed 8 jobs of 7 that succeeded"),
+        ({"completed": 6}, "Slurm completed 6 jobs of 5 that succeeded"),
         ({"run": "STARTED"}, "Dagster's run is STARTED instead of SUCCESS"),
         ({"workflow": "HELD"}, "the workflow is HELD instead of SUCCEEDED"),
-        ({"tasks": WHOLE | {"double": TaskOutcome(3, 2, failed=1)}}, "provenance says"),
+        ({"tasks": WHOLE | {"double": TaskOutcome(2, 1, failed=1)}}, "provenance says"),
         ({"tasks": None}, "provenance says None"),
-        ({"datasets": {"toy_doubled": 3, "toy_squared": 2}}, "the Butler has 2 good toy_squared instead of 3"),
+        ({"datasets": {"toy_doubled": 2, "toy_squared": 1}}, "the Butler has 1 good toy_squared instead of 2"),
         ({"failed": (("square", 1),)}, "said to have failed"),
         ({"left": ("process 7 on node",)}, "left behind: process 7 on node"),
     ],
@@ -132,3 +132,28 @@ def test_each_fault_has_its_times_and_a_broken_promise_is_a_missed_target():
 
 def test_the_table_has_a_line_for_each_fault_that_was_tried_and_one_for_each_broken_promise():
     assert fault_table(RESULTS, FAULTS).row_count == 3
+
+
+def test_trials_are_there_when_they_are_read_again_until_they_are_forgotten(tmp_path):
+    trials = Trials(tmp_path / "results")
+    for result in RESULTS:
+        trials.add(result)
+
+    assert Trials(tmp_path / "results").read() == RESULTS
+    trials.forget()
+    assert trials.read() == []
+
+
+def test_every_fault_has_its_turn_before_any_comes_again():
+    names = [name for _, name in due(FAULTS, 2, ())]
+
+    assert names[0] == "run-worker-killed-1"
+    assert names[len(FAULTS)] == "run-worker-killed-2"
+    assert len(set(names)) == 2 * len(FAULTS)
+
+
+def test_what_was_done_before_a_soak_was_stopped_is_not_due_again():
+    names = [name for _, name in due(FAULTS, 1, {"node-dies-1", "run-cancelled-1"})]
+
+    assert len(names) == len(FAULTS) - 2
+    assert not {"node-dies-1", "run-cancelled-1"}.intersection(names)
