@@ -4,177 +4,35 @@ The nodes have the memory that they say, limited by control groups (version 1), 
 such clusters can run beside each other: a node's control groups carry its name, and names derive from the folder.
 Clients find a cluster through the variables in `Slurm.variables`.
 
-Belongs here: the daemons, their configuration, and ending what they leave. Doesn't: submitting anything
-(`launchers.slurm`).
+Belongs here: the cluster and its configuration. Doesn't: a daemon by itself (`services.slurm_daemons`), or submitting
+anything (`launchers.slurm`).
 """
 
 from __future__ import annotations
 
-import contextlib
 import getpass
 import hashlib
 import os
-import secrets
-import signal
 import subprocess
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Self
 
-from services.loopback import LOOPBACK, kept_port, listens
+from services.loopback import LOOPBACK
 from services.mariadb import OWNER, MariaDB
 from services.service import Service
+from services.slurm_daemons import Munge, SlurmController, SlurmDatabase, SlurmNode
 
-QUEUES = ("main", "small")
-"""Partitions: the default one with all nodes, and one with the last node alone."""
+QUEUES = ("main", "small", "urgent")
+"""Partitions: the default one with all nodes, one with the last node alone, and one whose jobs preempt all others'."""
 
-_CONTROL_GROUPS = Path("/sys/fs/cgroup")
-_GONE_S = 10.0
+LICENCES: Mapping[str, int] = {"db_limit": 2}
+"""How many jobs at once may have what there is little of; the name is what BPS limits its final jobs by."""
+
 _DATABASE = "slurm_accounting"
 _POLL_S = 0.05
-
-
-class Munge(Service):
-    """The service by which Slurm's parts know each other.
-
-    Parameters
-    ----------
-    folder
-        Its key, socket, pid and log.
-    """
-
-    name: ClassVar[str] = "munge"
-    packages: ClassVar[tuple[str, ...]] = ("munge",)
-
-    @property
-    def address(self) -> str:
-        """Its socket."""
-        return str(self.folder / "socket")
-
-    def prepare(self) -> None:
-        """Make a key, unless there is one."""
-        super().prepare()
-        self.folder.chmod(0o755)
-        key = self.folder / "key"
-        if not key.exists():
-            key.touch(mode=0o600)
-            key.write_bytes(secrets.token_bytes(128))
-        Path(self.address).unlink(missing_ok=True)
-
-    def command(self) -> Sequence[str]:
-        """Serve; whatever the modes of the folders above."""
-        files = {"key-file": "key", "socket": "socket", "pid-file": "munge.pid", "log-file": "munge.log"}
-        options = [f"--{option}={self.folder / name}" for option, name in {**files, "seed-file": "seed"}.items()]
-        return [self.program("munged", "/usr/sbin"), "--foreground", "--force", *options]
-
-    def is_ready(self) -> bool:
-        """Whether it signs."""
-        sign = [self.program("munge"), f"--socket={self.address}", "--no-input"]
-        return subprocess.run(sign, capture_output=True, check=False).returncode == 0
-
-
-class _Daemon(Service):
-    """One of Slurm's daemons, with the cluster's configuration."""
-
-    packages: ClassVar[tuple[str, ...]] = ("slurm-wlm",)
-
-    def __init__(self, folder: Path, configuration: Path) -> None:
-        super().__init__(folder)
-        self.configuration = configuration
-
-    @property
-    def port(self) -> int:
-        """Its port."""
-        return kept_port(self.folder)
-
-    @property
-    def address(self) -> str:
-        """host:port."""
-        return f"{LOOPBACK}:{self.port}"
-
-    def environment(self) -> Mapping[str, str]:
-        """Where the configuration is."""
-        return {"SLURM_CONF": str(self.configuration)}
-
-    def is_ready(self) -> bool:
-        """Whether somebody listens on its port."""
-        return self.pid is not None and listens(self.port)
-
-
-class SlurmDatabase(_Daemon):
-    """The daemon that writes accounting into MariaDB."""
-
-    name: ClassVar[str] = "slurmdbd"
-    packages: ClassVar[tuple[str, ...]] = ("slurmdbd", "slurm-wlm-mysql-plugin")
-
-    def command(self) -> Sequence[str]:
-        """Serve in the foreground."""
-        return [self.program("slurmdbd", "/usr/sbin"), "-D"]
-
-
-class SlurmController(_Daemon):
-    """The daemon that has the queue."""
-
-    name: ClassVar[str] = "slurmctld"
-
-    def command(self) -> Sequence[str]:
-        """Serve in the foreground, with the queue as it was."""
-        return [self.program("slurmctld", "/usr/sbin"), "-D"]
-
-    def is_ready(self) -> bool:
-        """Whether it answers a client."""
-        ping = [self.program("scontrol"), "ping"]
-        environment = {**os.environ, **self.environment()}
-        done = subprocess.run(ping, capture_output=True, text=True, check=False, env=environment)
-        return self.pid is not None and "is UP" in done.stdout
-
-
-class SlurmNode(_Daemon):
-    """The daemon of one node.
-
-    Parameters
-    ----------
-    folder
-        Its pid and log.
-    configuration
-        The cluster's.
-    node
-        The node's name.
-    """
-
-    name: ClassVar[str] = "slurmd"
-
-    def __init__(self, folder: Path, configuration: Path, node: str) -> None:
-        super().__init__(folder, configuration)
-        self.node = node
-
-    def command(self) -> Sequence[str]:
-        """Serve in the foreground."""
-        return [self.program("slurmd", "/usr/sbin"), "-D", "-N", self.node]
-
-    def processes(self) -> Iterator[int]:
-        """Give the processes of its jobs, whether the daemon runs or not."""
-        groups = _CONTROL_GROUPS / "freezer" / f"slurm_{self.node}"
-        for members in groups.rglob("cgroup.procs"):
-            with contextlib.suppress(OSError):
-                yield from map(int, members.read_text(encoding="ascii").split())
-
-    def end_jobs(self) -> None:
-        """End what the node's jobs have left, and remove its control groups."""
-        deadline = time.monotonic() + _GONE_S
-        while (left := set(self.processes())) and time.monotonic() < deadline:
-            for pid in left:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-            time.sleep(_POLL_S)
-        for group in _CONTROL_GROUPS.glob(f"*/slurm_{self.node}"):
-            for folder in sorted((path for path in group.rglob("*") if path.is_dir()), reverse=True):
-                with contextlib.suppress(OSError):
-                    folder.rmdir()
-            with contextlib.suppress(OSError):
-                group.rmdir()
 
 
 @dataclass(frozen=True, slots=True)
@@ -368,6 +226,9 @@ class Slurm(Service):
             "MessageTimeout=5",
             "SlurmdParameters=config_overrides",
             "JobRequeue=1",
+            "PreemptType=preempt/partition_prio",
+            "PreemptMode=REQUEUE",
+            f"Licenses={','.join(f'{name}:{count}' for name, count in LICENCES.items())}",
         ]
         if shape.accounting:
             lines += [
@@ -384,9 +245,10 @@ class Slurm(Service):
             f" RealMemory={shape.memory_mb} State=UNKNOWN"
             for node in self.nodes
         ]
-        everywhere, alone = QUEUES
+        everywhere, alone, urgent = QUEUES
         lines.append(f"PartitionName={everywhere} Nodes={self._node_list} Default=YES State=UP")
         lines.append(f"PartitionName={alone} Nodes={self.nodes[-1].node} MaxTime=60 State=UP")
+        lines.append(f"PartitionName={urgent} Nodes={self._node_list} PriorityTier=10 PreemptMode=OFF State=UP")
         return "\n".join(lines) + "\n"
 
     def _database_configuration(self) -> str:

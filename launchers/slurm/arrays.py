@@ -85,4 +85,6 @@ def array_options(request: Request, part: Part, tasks: Iterable[int], memory_mb:
         options.append(f"--time={request.walltime_min}")
     if calm > request.urgency:
         options.append(f"--nice={calm - request.urgency}")
+    if request.limits:
+        options.append(f"--licenses={','.join(request.limits)}")
     return [*options, *request.options]

@@ -6,9 +6,10 @@ largest node has. Doesn't: limits of accounts and QOS, which Slurm alone knows, 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping
 
-from launchers.slurm.jobs import Request
+from launchers.slurm.jobs import Request, limit_name
 from launchers.slurm.queue import Partition
 from resources.errors import Rejected, SiteFault
 
@@ -65,6 +66,27 @@ def check_requests(requests: Iterable[Request], partitions: Mapping[str, Partiti
                 where,
                 "lower requestWalltime, or set another queue",
             )
+
+
+def unknown_limits(requests: Iterable[Request], licences: Collection[str]) -> list[str]:
+    """Say of each limit that the cluster has no licence for that it limits nothing.
+
+    Parameters
+    ----------
+    requests
+        What the jobs ask for.
+    licences
+        Names of those that there are.
+    """
+    labels: defaultdict[str, dict[str, None]] = defaultdict(dict)
+    for request in requests:
+        for limit in request.limits:
+            labels[limit_name(limit)][request.label] = None
+    return [
+        f"{', '.join(some)}: the cluster has no licence {name}, so concurrencyLimit limits nothing"
+        for name, some in sorted(labels.items())
+        if name not in licences
+    ]
 
 
 def partitions_of(request: Request, partitions: Mapping[str, Partition]) -> list[str]:

@@ -152,6 +152,10 @@ class Slurm:
         """Ask for the partitions, by name."""
         return queue.parse_partitions(self._run("sinfo", "--noheader", f"--format={queue.PARTITION_FORMAT}"))
 
+    def licences(self) -> frozenset[str]:
+        """Ask for the names of the licences, of which only so many are given out at once."""
+        return queue.parse_licences(self._run("scontrol", "--oneliner", "show", "licenses"))
+
     @cached_property
     def settings(self) -> Mapping[str, str]:
         """How Slurm is configured."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Self
@@ -100,6 +100,9 @@ class Request:
         Whether Slurm may put a running one back into its queue.
     urgency
         Those of higher urgency come first among the jobs of the workflow.
+    limits
+        Names of what only so many jobs may have at once, whichever workflow they belong to; with how many of it each
+        takes if that is more than one (``"db_limit:2"``).
     options
         Further options of ``sbatch``, such as partition, account, QOS.
     """
@@ -116,11 +119,16 @@ class Request:
     abort_code: int | None = None
     preemptible: bool = True
     urgency: int = 0
+    limits: tuple[str, ...] = ()
     options: tuple[str, ...] = ()
 
     def memory_after(self, out_of_memory: int) -> int:
         """Memory to ask for when a job ran out of it so many times (MB)."""
         return memory_mb(self.memory_mb, self.memory_multiplier, self.memory_limit_mb, out_of_memory)
+
+    def limited_by(self, known: Collection[str]) -> Self:
+        """Return the request with those of its limits that the cluster knows."""
+        return dataclasses.replace(self, limits=tuple(each for each in self.limits if limit_name(each) in known))
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +196,11 @@ class Job:
         if state not in TRANSITIONS[self.state]:
             raise ValueError(f"{self.name}: {self.state.name} cannot become {state.name}")
         return dataclasses.replace(self, state=state, **changes)
+
+
+def limit_name(limit: str) -> str:
+    """Name a limit, without how much of it a job takes."""
+    return limit.partition(":")[0]
 
 
 def may_retry(job: Job, request: Request, end: End) -> bool:

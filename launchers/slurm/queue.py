@@ -227,6 +227,17 @@ def parse_settings(text: str) -> Mapping[str, str]:
     return {key.strip(): value.strip() for key, value in pairs}
 
 
+def parse_licences(text: str) -> frozenset[str]:
+    """Read the names that ``scontrol show licenses`` prints.
+
+    Parameters
+    ----------
+    text
+        Its output.
+    """
+    return frozenset(re.findall(r"^LicenseName=(\S+)", text, re.MULTILINE))
+
+
 def task_list(tasks: Iterable[int]) -> str:
     """Name tasks of an array as Slurm does: ``1-3,7``.
 

@@ -17,10 +17,11 @@ from typing import Any
 
 from lsst.ctrl.bps import BaseWmsService, BpsConfig, GenericWorkflow, WmsRunReport, WmsStates
 
-from launchers.slurm.checks import check_requests, largest_memory
+from launchers.slurm.checks import check_requests, largest_memory, unknown_limits
 from launchers.slurm.commands import Slurm, user_name
 from launchers.slurm.conductor import Conductor
 from launchers.slurm.dispatcher import COMMENT, dispatcher_options, dispatchers
+from launchers.slurm.jobs import Plan
 from launchers.slurm.oneline import in_one_line
 from launchers.slurm.queue import Queue
 from launchers.slurm.report import Standing, held_message, report_of, standing
@@ -74,7 +75,8 @@ class SlurmService(BaseWmsService):
                 check_requests(blocks, partitions)
                 _cancel_leftovers(slurm, queue, store)
                 most = [largest_memory(block, partitions) for block in blocks]
-                store.write(workflow.plan, submitting_at=time.time(), node_memory_mb=most)
+                licences = _licences(slurm, store, workflow.plan)
+                store.write(workflow.plan, submitting_at=time.time(), node_memory_mb=most, licences=licences)
                 store.write_environment()
                 conductor = Conductor(store, slurm)
                 conductor.park(queue)
@@ -260,6 +262,17 @@ def _patiently[T](ask: Callable[[], T]) -> T:
                 raise
             time.sleep(_BETWEEN_TRIES_S)
     raise AssertionError("unreachable")
+
+
+def _licences(slurm: Slurm, store: JobStore, plan: Plan) -> list[str]:
+    """Give the licences that there are, and say which of the plan's limits have none."""
+    if not any(block.limits for block in plan.blocks):
+        return []
+    known = slurm.licences()
+    for line in unknown_limits(plan.blocks, known):
+        # As in HTCondor, a limit that a site hasn't set is none; BPS names one for each final job unasked.
+        store.tell(line)
+    return sorted(known)
 
 
 def _submit_dispatcher(slurm: Slurm, store: JobStore) -> None:

@@ -120,6 +120,8 @@ class JobStore:
         if "node_memory_mb" in facts:
             # No node has more, however much a job may ask for.
             blocks = [_limited(block, most) for block, most in zip(blocks, facts["node_memory_mb"], strict=True)]
+        if "licences" in facts:
+            blocks = [block.limited_by(facts["licences"]) for block in blocks]
         return Plan(jobs, blocks), facts
 
     def read_facts(self) -> dict[str, Any]:
@@ -232,8 +234,9 @@ def _job(values: list[Any]) -> Job:
 
 
 def _request(values: dict[str, Any]) -> Request:
-    lists = {key: tuple(values[key]) for key in ("no_retry_codes", "options")}
-    return Request(**{**values, **lists})
+    lists = ("no_retry_codes", "options", "limits")
+    changed: dict[str, Any] = {key: tuple(values[key]) for key in lists if key in values}
+    return Request(**{**values, **changed})
 
 
 def _limited(block: Request, most_mb: int) -> Request:

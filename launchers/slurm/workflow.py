@@ -31,8 +31,8 @@ ATTEMPT_VARIABLE = "BPS_SLURM_ATTEMPT"
 OURS = frozenset(
     (
         *("array", "chdir", "comment", "cpus-per-task", "dependency", "error", "export", "hold", "input", "job-name"),
-        *("mem", "mem-per-cpu", "nice", "no-requeue", "ntasks", "output", "parsable", "requeue", "test-only", "time"),
-        *("tmp", "wrap"),
+        *("licenses", "mem", "mem-per-cpu", "nice", "no-requeue", "ntasks", "output", "parsable", "requeue"),
+        *("test-only", "time", "tmp", "wrap"),
     )
 )
 """Options of ``sbatch`` that a profile can't set, because this plugin does."""
@@ -191,6 +191,7 @@ def _request(node: GenericWorkflowNode, config: BpsConfig, profiles: _Profiles) 
         abort_code=node.abort_on_value,
         preemptible=node.preemptible is not False,
         urgency=_urgency(node),
+        limits=tuple(name.strip() for name in (node.concurrency_limit or "").split(",") if name.strip()),
         options=_as_options({**options, **profiles.of(node)}),
     )
 

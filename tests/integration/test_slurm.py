@@ -19,7 +19,7 @@ from launchers.slurm.service import SlurmService
 from launchers.slurm.store import JobStore
 from launchers.slurm.workflow import SlurmWorkflow
 from resources.errors import OperatorError, Rejected, Retriable, SiteFault
-from services.slurm import QUEUES, ClusterShape, Slurm
+from services.slurm import LICENCES, QUEUES, ClusterShape, Slurm
 
 pytestmark = [pytest.mark.integration, pytest.mark.alone]
 
@@ -279,6 +279,60 @@ def test_a_node_that_dies_takes_no_job_with_it(slurm, tmp_path):
     assert found.state is WmsStates.SUCCEEDED
     assert times(folder, "ended")["isr_0"] == 1
     assert times(folder, "began")["isr_0"] == 2
+
+
+@pytest.mark.parametrize(("preemptible", "attempts"), [(True, 1), (False, 2)])
+def test_a_job_that_had_to_make_room_is_done_again(slurm, tmp_path, preemptible, attempts):
+    folder = tmp_path / "w"
+    first = f"[ -e {folder}/second ] || (touch {folder}/second; sleep 600)"
+    whole_node = job(folder, "isr_0", first, request_cpus=8, preemptible=preemptible, number_of_retries=1)
+    wms_id = submit(folder, whole_node, job(folder, "cal_0"), edges=[("isr_0", "cal_0")])
+    wait_until((folder / "second").exists)
+    node = node_of(slurm, wms_id, "isr_0")
+
+    options = ["--partition=urgent", f"--nodelist={node}", "--exclusive", "--output=/dev/null"]
+    urgent = slurm.client("sbatch", "--parsable", *options, f"--wrap=until [ -e {folder}/go ]; do sleep 0.2; done")
+    wait_until(lambda: slurm.client("squeue", "--noheader", f"--jobs={urgent.strip()}", "--format=%T") == "RUNNING\n")
+    wait_until(lambda: states(report(wms_id))["isr_0"] == "PENDING")
+    assert states(report(wms_id))["cal_0"] == "UNREADY"
+    (folder / "go").touch()
+
+    assert end_of(wms_id).state is WmsStates.SUCCEEDED
+    assert times(folder, "began") == {"isr_0": 2, "cal_0": 1, "finalJob": 1}
+    assert times(folder, "ended") == {"isr_0": 1, "cal_0": 1, "finalJob": 1}
+    # What Slurm itself puts back is the same attempt; what it may not put back is preempted, and tried again by us.
+    (done,) = [each for each in JobStore(Path(wms_id)).read()[0].jobs if each.name == "isr_0"]
+    assert done.attempt == attempts
+
+
+def test_a_concurrency_limit_holds_for_all_workflows_together(slurm, tmp_path):
+    folders, most = [tmp_path / "one", tmp_path / "other"], LICENCES["db_limit"]
+    command = f"until [ -e {tmp_path}/go ]; do sleep 0.2; done"
+    ids = [
+        submit(folder, *(job(folder, f"isr_{n}", command, concurrency_limit="db_limit") for n in range(most)))
+        for folder in folders
+    ]
+
+    def began() -> int:
+        return sum(times(folder, "began").total() for folder in folders)
+
+    wait_until(lambda: began() == most)
+    wait_until(lambda: slurm.client("squeue", "--noheader", "--array", "--format=%r").split().count("Licenses") == most)
+    assert began() == most
+    (tmp_path / "go").touch()
+
+    assert [end_of(wms_id).state for wms_id in ids] == [WmsStates.SUCCEEDED] * 2
+
+
+def test_a_concurrency_limit_that_the_cluster_does_not_know_limits_nothing_and_that_is_said(slurm, tmp_path):
+    folder = tmp_path / "w"
+
+    found = end_of(submit(folder, job(folder, "isr_0", concurrency_limit="gold,db_limit")))
+
+    assert found.state is WmsStates.SUCCEEDED
+    told = (folder / "submit" / "events.log").read_text()
+    assert "isr: the cluster has no licence gold, so concurrencyLimit limits nothing" in told
+    assert "db_limit" not in told
 
 
 def test_a_controller_that_is_down_is_waited_for_and_nothing_is_submitted_twice(slurm, tmp_path, monkeypatch):

@@ -168,7 +168,7 @@ def test_bps_says_what_is_wrong_in_one_line(request_for, cluster):
 
     assert not any("Traceback" in line for line in complaints)
     said = [line for line in complaints if line.startswith("Error: ")]
-    assert said == ["Error: double: there is no queue nowhere; there are main, small"]
+    assert said == ["Error: double: there is no queue nowhere; there are main, small, urgent"]
 
 
 def test_a_submission_through_the_launchers_is_made_once_and_watched_to_its_end(request_for):

@@ -1,6 +1,6 @@
 import pytest
 
-from launchers.slurm.checks import check_requests, largest_memory
+from launchers.slurm.checks import check_requests, largest_memory, unknown_limits
 from launchers.slurm.jobs import Request
 from launchers.slurm.queue import Partition
 from resources.errors import Rejected, SiteFault
@@ -55,3 +55,13 @@ def test_a_queue_that_takes_no_jobs_is_the_sites_fault():
 def test_memory_grows_no_further_than_the_largest_node_of_the_queue():
     assert largest_memory(Request("isr", options=("--partition=main",)), PARTITIONS) == 4000
     assert largest_memory(Request("isr"), PARTITIONS) == 512_000
+
+
+def test_a_limit_without_a_licence_is_named_with_who_asked_for_it():
+    requests = [Request("isr", limits=("gold:2", "db")), Request("cal", limits=("gold",)), Request("sum")]
+
+    assert unknown_limits(requests, {"db"}) == [
+        "isr, cal: the cluster has no licence gold, so concurrencyLimit limits nothing"
+    ]
+    assert requests[0].limited_by({"db"}).limits == ("db",)
+    assert requests[0].limited_by({"gold"}).limits == ("gold:2",)

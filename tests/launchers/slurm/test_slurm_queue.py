@@ -9,6 +9,7 @@ from launchers.slurm.queue import (
     Partition,
     element_lists,
     parse_accounts,
+    parse_licences,
     parse_partitions,
     parse_queue,
     parse_settings,
@@ -69,6 +70,13 @@ def test_a_partition_has_the_memory_of_its_largest_node():
         "main": Partition("main", 9000, 4, walltime_min=60.0),
         "old": Partition("old", 100, 1, is_up=False),
     }
+
+
+def test_licences_are_read_by_name():
+    text = "LicenseName=db_limit Total=2 Used=0 Free=2 Reserved=0 Remote=no\nLicenseName=gold@there Total=1 Used=1\n"
+
+    assert parse_licences(text) == {"db_limit", "gold@there"}
+    assert parse_licences("No licenses configured in Slurm.\n") == frozenset()
 
 
 def test_settings_are_read_with_whatever_is_in_their_values():

@@ -85,12 +85,14 @@ def test_what_bps_asks_for_a_job_is_kept():
             accounting_group="lsst",
             mail_to="me@example.org",
             when_to_mail="FAIL",
+            concurrency_limit="db_limit, disk:2",
         ),
         memoryLimit=9000,
     )
 
     assert (request.cpus, request.memory_mb, request.memory_limit_mb, request.memory_multiplier) == (2, 4096, 8000, 2.0)
     assert (request.disk_mb, request.walltime_min, request.retries, request.no_retry_codes) == (100, 31, 3, (1, 2))
+    assert request.limits == ("db_limit", "disk:2")
     assert (request.abort_code, request.preemptible, request.urgency) == (9, False, 5)
     assert request.options == ("--account=lsst", "--mail-type=FAIL", "--mail-user=me@example.org", "--partition=long")
 
