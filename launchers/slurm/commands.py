@@ -11,6 +11,7 @@ import contextlib
 import os
 import pwd
 import re
+import signal
 import subprocess
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -201,6 +202,10 @@ class Slurm:
             raise Retriable(f"Slurm doesn't answer within {_TIMEOUT_S:.0f} s", program, "try again") from error
         if done.returncode == 0:
             return done.stdout
+        if done.returncode < 0:
+            # A client that is cut off from the controller in the midst of a word dies of it (SIGPIPE).
+            name = signal.Signals(-done.returncode).name
+            raise Retriable(f"Slurm doesn't answer: {name} has ended {program}", program, "try again")
         complaint = _complaint(done.stderr) or f"it ended with {done.returncode} and no word"
         if _SILENT.search(done.stderr):
             raise Retriable(f"Slurm doesn't answer: {complaint}", program, "try again; see scontrol ping")
