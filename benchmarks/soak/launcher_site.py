@@ -98,7 +98,7 @@ class LauncherSite:
 
     @contextmanager
     def running(self) -> Iterator[dg.DagsterInstance]:
-        """Start everything, and give the Dagster instance; in the end, all is stopped."""
+        """Start everything, and give the Dagster instance; in the end, all has gone."""
         before = {name: os.environ.get(name) for name in self.variables}
         os.environ.update(self.variables)
         try:
@@ -115,6 +115,8 @@ class LauncherSite:
             for service in reversed(self.services):
                 service.stop()
             warm.stop(self.state)
+            for pid in self.processes():  # workers outlive servers
+                _send(pid, signal.SIGKILL)
             for name, value in before.items():
                 os.environ.pop(name) if value is None else os.environ.update({name: value})
 
