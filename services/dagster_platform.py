@@ -25,6 +25,8 @@ _PROGRAMS = Path(sys.executable).parent
 def make_laptop_instance(site_instance: Path, home: Path) -> None:
     """Write the laptop's ``dagster.yaml``: the site's, with SQLite for storage and short intervals.
 
+    The storage is `launchers.laptop_storage.UnhurriedSqliteStorage`, which Dagster's processes import by its name.
+
     Parameters
     ----------
     site_instance
@@ -33,7 +35,19 @@ def make_laptop_instance(site_instance: Path, home: Path) -> None:
         The new instance's folder (``DAGSTER_HOME``).
     """
     instance = yaml.safe_load(site_instance.read_text())
-    del instance["storage"]
+    instance["storage"] = {
+        "custom": {
+            "module": "launchers.laptop_storage",
+            "class": "UnhurriedSqliteStorage",
+            "config": {"base_dir": str(home)},
+        }
+    }
+    # What a run's worker prints is in its own file; capturing it again takes four processes a step, which a killed
+    # worker leaves behind.
+    instance["compute_logs"] = {
+        "module": "dagster._core.storage.noop_compute_log_manager",
+        "class": "NoOpComputeLogManager",
+    }
     instance["run_coordinator"] = {
         "module": "dagster._core.run_coordinator",
         "class": "DefaultRunCoordinator",

@@ -15,8 +15,7 @@ import pytest
 from astropy.table import Table
 
 from commands.demonstration import Demonstration
-from resources.butler import open_butler
-from resources.site import ButlerSettings
+from tests.e2e.catalogue import read_objects
 
 pytestmark = pytest.mark.e2e
 SEED = int(os.environ.get("DRP_SURVIVAL_SEED", "20261101"))
@@ -44,12 +43,6 @@ def processes_of(state: Path) -> dict[int, str]:
     return found
 
 
-def objects(settings: ButlerSettings) -> Table:
-    butler = open_butler(settings)
-    (ref,) = butler.query_datasets("object", collections="ci")
-    return butler.get(ref)
-
-
 def assert_same_catalogue(one: Table, other: Table) -> None:
     assert one.colnames == other.colnames
     assert len(one) == len(other)
@@ -59,7 +52,7 @@ def assert_same_catalogue(one: Table, other: Table) -> None:
 
 @pytest.mark.timeout(1200)
 def test_release_killed_at_a_random_moment_ends_with_the_same_catalogue(
-    finished: Demonstration, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    finished: Demonstration, first_objects: Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chance = random.Random(SEED)
     state = tmp_path / "ci"
@@ -82,4 +75,4 @@ def test_release_killed_at_a_random_moment_ends_with_the_same_catalogue(
 
     monkeypatch.setenv("DRP_STATE", str(state))
     settings = finished.site.butler.model_copy(update={"repository": str(state / "repo")})
-    assert_same_catalogue(objects(finished.site.butler), objects(settings))
+    assert_same_catalogue(first_objects, read_objects(settings))
