@@ -13,12 +13,14 @@ from collections.abc import Set as AbstractSet
 from typing import Any
 
 import dagster as dg
+from dagster._core.asset_graph_view.asset_graph_view import AssetGraphView
 from dagster._core.asset_graph_view.entity_subset import EntitySubset
 from dagster._core.definitions.declarative_automation.operators import DepsAutomationCondition
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionResolvedStatus
 
 from drp_assets.grouping import GroupedAutomationSensor
 from drp_assets.keys import COMPLETE, inputs_key
+from drp_assets.severity import CheckFailedBadly, Severities, failed_badly
 from planning.partitions import ready
 from planning.pipeline import Sharding
 from planning.release import Release
@@ -108,6 +110,7 @@ class OverlapDone(dg.AutomationCondition):
         self._inputs = inputs
         self._sharding = sharding
         self._unsettled = _outdated() | dg.AutomationCondition.in_progress()
+        self._severities = Severities()
 
     @property
     def children(self) -> Sequence[dg.AutomationCondition[Any]]:
@@ -149,17 +152,23 @@ class OverlapDone(dg.AutomationCondition):
         candidates = context.candidate_subset
         if candidates.is_empty or not view.get_full_subset(key=self._inputs).compute_difference(come).is_empty:
             return context.get_empty_subset()
-        check = dg.AssetCheckKey(self._upstream, COMPLETE)
-        complete = await view.compute_subset_with_status(
-            check, AssetCheckExecutionResolvedStatus.SUCCEEDED, view.get_full_subset(key=check)
-        )
-        done = frozenset(complete.expensively_compute_partition_keys()) - unsettled
+        done = await self._good_enough(view) - unsettled
         if self._sharding is Sharding.WHOLE:
             tracts = frozenset(tract for _, tract in self._overlap.pairs())
             return candidates if tracts and tracts <= done else context.get_empty_subset()
         wanted = candidates.expensively_compute_partition_keys()
         runnable = ready(wanted, self._overlap.needs(self._sharding), done)
         return view.compute_intersection_with_partition_keys(set(runnable), candidates)
+
+    async def _good_enough(self, view: AssetGraphView) -> frozenset[str]:
+        """Give the upstream partitions that were found complete, or at least that only warn."""
+        check, status = dg.AssetCheckKey(self._upstream, COMPLETE), AssetCheckExecutionResolvedStatus
+        every = view.get_full_subset(key=check)
+        passed = await view.compute_subset_with_status(check, status.SUCCEEDED, every)
+        failed = await view.compute_subset_with_status(check, status.FAILED, every)
+        badly = await failed_badly(view, self._severities, check, every)
+        warned = failed.compute_difference(badly)
+        return frozenset(passed.compute_union(warned).expensively_compute_partition_keys())
 
 
 def when_ready() -> dg.AutomationCondition[Any]:
@@ -214,7 +223,7 @@ def _deps_missing() -> DepsAutomationCondition[Any]:
 def _deps_rejected() -> DepsAutomationCondition[Any]:
     """Something depended on has failed a blocking check; one partition is enough where many are depended on."""
     condition = dg.AutomationCondition
-    return condition.any_deps_match(condition.any_checks_match(condition.check_failed(), blocking_only=True))
+    return condition.any_deps_match(condition.any_checks_match(CheckFailedBadly(), blocking_only=True))
 
 
 def _deps_unsettled() -> DepsAutomationCondition[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -138,7 +139,14 @@ class Facility:
         for partition in partitions:
             self.instance.report_runless_asset_event(dg.AssetMaterialization(key, partition=partition))
 
-    def check(self, partition: str, *, passed: bool, key: dg.AssetKey = IMAGE) -> None:
+    def check(
+        self,
+        partition: str,
+        *,
+        passed: bool,
+        key: dg.AssetKey = IMAGE,
+        severity: dg.AssetCheckSeverity = dg.AssetCheckSeverity.ERROR,
+    ) -> None:
         record = self.instance.fetch_materializations(
             dg.AssetRecordsFilter(key, asset_partitions=[partition]), limit=1
         ).records[0]
@@ -148,12 +156,12 @@ class Facility:
             passed=passed,
             metadata={},
             partition=partition,
-            severity=dg.AssetCheckSeverity.ERROR,
+            severity=severity,
             target_materialization_data=AssetCheckEvaluationTargetMaterializationData(
                 storage_id=record.storage_id, run_id=record.run_id, timestamp=record.timestamp
             ),
         )
-        self._report(DagsterEventType.ASSET_CHECK_EVALUATION, evaluation, record.run_id)
+        self._report(DagsterEventType.ASSET_CHECK_EVALUATION, evaluation, str(uuid.uuid4()))
 
     def begin(self, key: dg.AssetKey, partition: str) -> str:
         """Start a run that makes a partition; returns its id."""
@@ -315,6 +323,31 @@ def test_failed_blocking_check_stops_what_depends_on_it(facility: Facility) -> N
     facility.check("20261101", passed=True)
     facility.check("20261102", passed=False)
     assert facility.asked_for(COADD) == {"1"}
+
+
+def test_check_that_only_warns_does_not_stop_what_depends_on_it(facility: Facility) -> None:
+    facility.make(INPUTS, "20261101", "20261102")
+    facility.make(IMAGE, "20261101", "20261102")
+    facility.check("20261101", passed=True)
+    facility.check("20261102", passed=False, severity=dg.AssetCheckSeverity.WARN)
+    assert facility.asked_for(COADD) == {"0", "1"}
+    facility.make(COADD, "0", "1")
+    facility.check("0", passed=False, severity=dg.AssetCheckSeverity.WARN, key=COADD)
+    facility.check("1", passed=True, key=COADD)
+    assert facility.asked_for(DIFFERENCE) == {"20261101", "20261102"}
+
+
+def test_error_after_a_warning_stops_and_warning_after_an_error_lets_go(facility: Facility) -> None:
+    facility.make(INPUTS, "20261101", "20261102")
+    facility.make(IMAGE, "20261101", "20261102")
+    facility.check("20261101", passed=False, severity=dg.AssetCheckSeverity.WARN)
+    facility.check("20261102", passed=False)
+    assert facility.asked_for(COADD) == {"1"}
+    facility.check("20261101", passed=False)
+    facility.check("20261102", passed=False, severity=dg.AssetCheckSeverity.WARN)
+    assert facility.asked_for(COADD) == set()
+    facility.check("20261101", passed=False, severity=dg.AssetCheckSeverity.WARN)
+    assert facility.asked_for(COADD) == {"0", "1"}
 
 
 def test_whole_step_waits_for_every_tract_that_a_visit_touches(facility: Facility) -> None:
