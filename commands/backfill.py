@@ -110,13 +110,35 @@ def _ask(url: str, query: str, params: dict[str, Any]) -> dict[str, Any]:
             f"{url}/graphql", json={"query": query, "variables": {"params": params}}, timeout=_TIMEOUT_S
         ).json()
     except (requests.RequestException, ValueError) as error:
-        raise SiteFault("Dagster's web server doesn't answer", url, "is it running there?") from error
+        raise SiteFault(
+            "Dagster's web server doesn't answer", url, "start it, or say where it is with --url"
+        ) from error
     if "errors" in answer:
         raise Rejected(answer["errors"][0]["message"].splitlines()[0], url)
     (result,) = answer["data"].values()
     if "message" in result:
         raise Rejected(result["message"].strip().splitlines()[0], url)
     return dict(result)
+
+
+def find_release(name: str) -> Release:
+    """Read a release by its name.
+
+    Parameters
+    ----------
+    name
+        As it is typed.
+
+    Raises
+    ------
+    resources.errors.Rejected
+        There is none of this name, or its file makes no sense.
+    """
+    path = RELEASES / f"{name}.yaml"
+    if not path.is_file():
+        known = ", ".join(sorted(file.stem for file in RELEASES.glob("*.yaml")))
+        raise Rejected(f"no release {name!r}", str(RELEASES), f"there are: {known or 'none'}")
+    return read_release(path)
 
 
 def find_step(name: str, step: str) -> tuple[Release, PipelinePlan, Step]:
@@ -129,7 +151,7 @@ def find_step(name: str, step: str) -> tuple[Release, PipelinePlan, Step]:
     step
         The step's label or its first word.
     """
-    release = read_release(RELEASES / f"{name}.yaml")
+    release = find_release(name)
     plan = plan_of(release, read_site().state / "plans")
     return release, plan, plan.step(step)
 

@@ -13,11 +13,10 @@ import typer
 import yaml
 from rich.table import Table
 
+from commands.backfill import find_release
 from commands.console import make_console
-from drp_assets.definitions import RELEASES
 from drp_assets.limits import concurrency, pool_limits, set_pool_limits
 from drp_assets.plans import plan_of
-from planning.release import read_release
 from resources.errors import Rejected
 from resources.site import read_site
 
@@ -44,7 +43,7 @@ def limits(
     table = Table("pool", "runs at a time")
     sizes: dict[str, int] = {}
     for name in releases or []:
-        release = read_release(RELEASES / f"{name}.yaml")
+        release = find_release(name)
         sizes |= pool_limits(site.limits, release, plan_of(release, site.state / "plans").steps)
     for pool, size in sizes.items():
         table.add_row(pool, str(size))

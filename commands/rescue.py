@@ -9,23 +9,22 @@ from __future__ import annotations
 import getpass
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import closing
 from typing import Annotated
 
 import typer
 from rich.table import Table
 
-from commands.backfill import find_step, launch_backfill
+from commands.backfill import find_release, find_step, launch_backfill
 from commands.console import make_console
-from drp_assets.definitions import RELEASES
 from drp_assets.submissions import UNCHANGED, request_at
 from launchers.attempts import Attempt, attempts_of, current_work
 from launchers.casebook import Casebook
 from launchers.outcome import QuantumFailure
 from launchers.rescue import Remains, cause_of, of_causes, read_remains
 from planning.pipeline import Step
-from planning.release import Release, read_release
+from planning.release import Release
 from resources.errors import Rejected
 from resources.site import Site, read_site
 
@@ -43,10 +42,17 @@ def find_remains(
         Where, of what.
     partitions
         Only work that has one of them; none: all.
+
+    Raises
+    ------
+    resources.errors.Rejected
+        Nothing was submitted for one of the partitions, or nothing at all.
     """
     with closing(Casebook(site.ledger)) as casebook:
         quarantined = [entry.data_id for entry in casebook.quarantined(release.name)]
-    for attempts in current_work(attempts_of(site.submissions, release.name, step.short)):
+    works = current_work(attempts_of(site.submissions, release.name, step.short))
+    _check_submitted(release, step, partitions, {key for work in works for key in work[-1].key.partitions}, bool(works))
+    for attempts in works:
         last = attempts[-1]
         if partitions and not set(partitions) & set(last.key.partitions):
             continue
@@ -58,6 +64,17 @@ def find_remains(
             continue
         if remains is not None and remains.quanta:
             yield last, remains
+
+
+def _check_submitted(
+    release: Release, step: Step, partitions: list[str], submitted: Collection[str], is_any: bool
+) -> None:
+    where = f"{release.name} {step.label}"
+    if not is_any:
+        raise Rejected("nothing was submitted so far", where, "there is nothing to rescue before its first run")
+    if unknown := [key for key in partitions if key not in submitted]:
+        known = f"submitted were: {', '.join(sorted(submitted))}" if submitted else "it runs whole: name none"
+        raise Rejected(f"nothing was submitted for {', '.join(unknown)}", where, known)
 
 
 def rescue(
@@ -79,11 +96,13 @@ def rescue(
         _show_cases(site, found, chosen)
         return
     console = make_console()
-    memory_mb = _memory(memory or [])
-    launched = named = 0
+    memory_mb = _memory(memory or [], chosen)
+    of_causes((), cause or [])  # what can't be understood is said also where nothing is left
+    launched = named = unfinished = 0
     for last, remains in find_remains(site, found, chosen, partitions or []):
         if isinstance(remains, Rejected):
-            console.print(str(remains))
+            console.print(str(remains), soft_wrap=True, markup=False)
+            unfinished += 1
             continue
         failures = of_causes(remains.outcome.failures, cause or [])
         if cause and not failures:
@@ -97,18 +116,21 @@ def rescue(
             identifier = launch_backfill(url, found, chosen, partitions_of_it, [], settings=settings)
             console.print(f"{last.key.name}: attempt {last.key.attempt + 1} asked for: {identifier}, see {url}/runs")
             launched += 1
-    if not named:
-        console.print(f"{found.name} {chosen.label}: nothing is left to rescue")
-    elif not launched:
-        console.print(f"{named} rescues would be started: repeat with --really")
+    if not named and not unfinished:
+        what = " for that cause" if cause else ""
+        console.print(f"{found.name} {chosen.label}: nothing is left to rescue{what}")
+    elif named and not launched:
+        console.print(f"{named} {'rescue' if named == 1 else 'rescues'} would be started: repeat with --really")
 
 
-def _memory(asked: list[str]) -> dict[str, int]:
+def _memory(asked: list[str], step: Step) -> dict[str, int]:
     memory = {}
     for each in asked:
         task, _, number = each.partition("=")
         if not number.isdigit():
             raise Rejected("not of the form task=MB", each, "such as calibrateImage=8192")
+        if step.tasks and task not in step.tasks:
+            raise Rejected(f"no task of {step.label}", task, f"its tasks: {', '.join(step.tasks)}")
         memory[task] = int(number)
     return memory
 
@@ -152,7 +174,7 @@ def list_quarantined(
     history: Annotated[bool, typer.Option("--history", help="also those that have been readmitted")] = False,
 ) -> None:
     """List the data IDs that are left out, since when, by whom and why."""
-    found = read_release(RELEASES / f"{release}.yaml")
+    found = find_release(release)
     with closing(Casebook(read_site().ledger)) as casebook:
         entries = casebook.quarantined(found.name, history=history)
     table = Table("data ID", "since", "by", "why", "readmitted")
@@ -170,7 +192,7 @@ def add(
     why: Annotated[str, typer.Option(help="for whoever asks later")],
 ) -> None:
     """Leave a data ID out from now on; what is running already is not changed."""
-    found, parsed = read_release(RELEASES / f"{release}.yaml"), parse_data_id(data_id)
+    found, parsed = find_release(release), parse_data_id(data_id)
     with closing(Casebook(read_site().ledger)) as casebook:
         new = casebook.quarantine(found.name, [parsed], why=why, by=getpass.getuser())
     make_console().print(f"{_data_id(parsed)}: {'is left out from now on' if new else 'was left out already'}")
@@ -183,7 +205,7 @@ def readmit(
     why: Annotated[str, typer.Option(help="for whoever asks later")],
 ) -> None:
     """Take a data ID in again; run or rescue its step to have it done."""
-    found, parsed = read_release(RELEASES / f"{release}.yaml"), parse_data_id(data_id)
+    found, parsed = find_release(release), parse_data_id(data_id)
     with closing(Casebook(read_site().ledger)) as casebook:
         done = casebook.readmit(found.name, [parsed], why=why, by=getpass.getuser())
     if not done:

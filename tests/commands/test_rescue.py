@@ -90,7 +90,6 @@ def world(monkeypatch, tmp_path) -> Iterator[World]:
     }.items():
         monkeypatch.setenv(name, str(value))
     monkeypatch.setattr(backfill, "RELEASES", tmp_path / "releases")
-    monkeypatch.setattr(rescue, "RELEASES", tmp_path / "releases")
     file = tmp_path / "releases" / "toy.yaml"
     file.parent.mkdir()
     file.write_text(yaml.safe_dump(RELEASE))
@@ -117,9 +116,10 @@ def test_the_command_tells_what_failed_by_cause_and_the_button_does_it_again(wor
     told = said("rescue", "toy", "step1")
     assert "(20261101): 2 failed, 4 quanta wait for what failed" in told
     assert "double: toy_tasks.EvilData: this exposure is evil" in told
-    assert "1 rescues would be started: repeat with --really" in told
-    assert "nothing is left to rescue" in said("rescue", "toy", "step1", "20261102")
-    assert "nothing is left to rescue" in said("rescue", "toy", "step1", "--cause", "MemoryError")
+    assert "1 rescue would be started: repeat with --really" in told
+    with pytest.raises(Rejected, match=r"toy step1: nothing was submitted for 20261102; submitted were: 20261101"):
+        said("rescue", "toy", "step1", "20261102")
+    assert "nothing is left to rescue for that cause" in said("rescue", "toy", "step1", "--cause", "MemoryError")
     assert "ignore" in said("rescue", "toy", "step1", "--show")
 
     launch = create_autospec(backfill.launch_backfill, return_value="abcd")
@@ -194,6 +194,19 @@ def test_a_word_that_is_no_part_of_a_data_id_is_named(word):
         rescue.parse_data_id([word])
 
 
-def test_memory_is_asked_for_by_task(world):
-    with pytest.raises(Rejected, match="not of the form task=MB"):
-        said("rescue", "toy", "step1", "--memory", "double:4096")
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["nosuch", "step1"], "no release 'nosuch'; there are: toy"),
+        (["toy", "step9"], "no step 'step9'; its steps: step1"),
+        (["toy", "step1"], "toy step1: nothing was submitted so far"),
+        (["toy", "step1", "--cause", "("], "not a regular expression"),
+        (["toy", "step1", "--memory", "double:4096"], "not of the form task=MB; such as"),
+        (["toy", "step1", "--memory", "duoble=4096"], "duoble: no task of step1; its tasks: double, square, sum"),
+    ],
+)
+def test_what_makes_no_sense_is_named_with_what_would(world, arguments, complaint):
+    with pytest.raises(Rejected) as refused:
+        said("rescue", *arguments)
+    assert complaint in str(refused.value)
+    assert "\n" not in str(refused.value)
