@@ -140,8 +140,13 @@ class JobStore:
             entry["jobs"] = [[position, *_progress(plan.jobs[position])] for position in dict.fromkeys(positions)]
         if facts:
             entry["facts"] = facts
-        with self._journal.open("ab") as journal:
-            journal.write(json.dumps(entry, separators=(",", ":")).encode() + b"\n")
+        line = json.dumps(entry, separators=(",", ":")).encode() + b"\n"
+        with self._journal.open("a+b") as journal:
+            if journal.tell():
+                journal.seek(-1, os.SEEK_END)
+                if journal.read(1) != b"\n":
+                    line = b"\n" + line  # what a full disk has cut off must not spoil what comes after
+            journal.write(line)
 
     def _entries(self) -> Iterator[dict[str, Any]]:
         try:

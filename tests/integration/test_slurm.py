@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -397,15 +399,75 @@ def test_what_slurm_cannot_do_is_said_in_one_line_and_leaves_nothing(slurm, tmp_
     assert not dispatcher_states(slurm)
 
 
+@contextlib.contextmanager
+def file_system(folder: Path, size: str) -> Iterator[None]:
+    """Have a file system of its own in a folder."""
+    folder.mkdir(parents=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def fill(folder: Path) -> Path:
+    """Leave no room in a folder; give the file that takes it."""
+    ballast = folder / "ballast"
+    with contextlib.suppress(OSError), ballast.open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
+    assert shutil.disk_usage(folder).free == 0
+    return ballast
+
+
 def test_a_full_submit_folder_is_said_so(slurm, tmp_path):
     folder = tmp_path / "full"
-    folder.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=32k", "tmpfs", str(folder)], check=True)
-    try:
-        with pytest.raises(SiteFault, match="there is no space left for the submission"):
-            prepare(folder, *(job(folder, f"isr_{n}") for n in range(20)))
-    finally:
-        subprocess.run(["umount", str(folder)], check=True)
+    with (
+        file_system(folder, "32k"),
+        pytest.raises(SiteFault, match="there is no space left for the submission"),
+    ):
+        prepare(folder, *(job(folder, f"isr_{n}") for n in range(20)))
+
+
+def make_read_only(folder: Path) -> None:
+    subprocess.run(["mount", "-o", "remount,ro", str(folder)], check=True)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "complaint"),
+    [(fill, "there is no space left for the submission"), (make_read_only, "cannot be written: Read-only file system")],
+)
+def test_a_submit_folder_that_got_full_or_read_only_is_said_so_and_nothing_is_submitted(
+    slurm, tmp_path, spoil, complaint
+):
+    folder = tmp_path / "spoilt"
+    with file_system(folder, "1m"):
+        workflow = prepare(folder, job(folder, "isr_0"))
+        spoil(folder)
+
+        with pytest.raises(SiteFault, match=complaint):
+            SlurmService({}).submit(workflow)
+
+        assert not slurm.client("squeue", "--noheader")
+
+
+def test_a_submit_folder_that_got_full_meanwhile_is_gone_on_with_when_there_is_room(slurm, tmp_path):
+    folder = tmp_path / "w"
+    # So many that the record of their ends needs room that isn't there.
+    jobs = [job(folder, f"isr_{n}", f"until [ -e {folder}/go ]; do sleep 0.2; done") for n in range(60)]
+    jobs += [job(folder, f"cal_{n}") for n in range(60)]
+    with file_system(folder / "submit", "4m"):
+        wms_id = submit(folder, *jobs, edges=[(f"isr_{n}", f"cal_{n}") for n in range(60)])
+        wait_until(lambda: times(folder, "began").total() and "RUNNING" in dispatcher_states(slurm))
+        ballast = fill(folder / "submit")
+        (folder / "go").touch()
+        wait_until(lambda: SlurmService({}).get_status(wms_id)[0] is WmsStates.HELD)
+        ballast.unlink()
+
+        assert SlurmService({}).resume(wms_id)
+
+        assert end_of(wms_id).state is WmsStates.SUCCEEDED
+        assert set(times(folder, "ended")) == {each.name for each in jobs} | {"finalJob"}
 
 
 def test_a_log_that_cannot_be_written_is_said_so(slurm, tmp_path):

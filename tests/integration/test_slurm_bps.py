@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from launchers.judging import read_outcome  # noqa: E402
 from launchers.outcome import TaskOutcome  # noqa: E402
 from launchers.slurm.store import JobStore  # noqa: E402
 from launchers.submission import StepRequest  # noqa: E402
+from resources.errors import Rejected  # noqa: E402
 from services.slurm import ClusterShape, Slurm  # noqa: E402
 
 pytestmark = [pytest.mark.integration, pytest.mark.alone, pytest.mark.timeout(1200)]
@@ -169,6 +171,35 @@ def test_bps_says_what_is_wrong_in_one_line(request_for, cluster):
     assert not any("Traceback" in line for line in complaints)
     said = [line for line in complaints if line.startswith("Error: ")]
     assert said == ["Error: double: there is no queue nowhere; there are main, small, urgent"]
+
+
+BROKEN = "description: Broken.\ntasks: {double: toy_tasks.DoubleTask"
+UNKNOWN = "description: Unknown.\ntasks:\n  double: toy_tasks.NoSuchTask\n"
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "changes", "complaint"),
+    [
+        (BROKEN, {}, "the pipeline cannot be read"),
+        (UNKNOWN, {}, "the pipeline cannot be read"),
+        ("", {"pipeline": f"{TOY / 'toy_pipeline.yaml'}#step9"}, "the pipeline cannot be read"),
+        ("", {"data_query": "instrument = 'ToyCam' AND exposure.day_obs = 20270101"}, "but none with"),
+    ],
+    ids=["a pipeline that doesn't parse", "a task that isn't there", "a step that isn't in it", "an empty graph"],
+)
+def test_slurm_never_hears_of_what_makes_no_graph(request_for, cluster, tmp_path, pipeline, changes, complaint):
+    if pipeline:
+        (tmp_path / "pipeline.yaml").write_text(pipeline)
+        changes = {"pipeline": str(tmp_path / "pipeline.yaml")}
+    request = dataclasses.replace(request_for(), **changes)
+
+    with pytest.raises(Rejected) as caught:
+        build_graph(request)
+
+    assert complaint in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not request.submit_path.exists()
+    assert str(request.submit_path) not in cluster.client("squeue", "--noheader", "--states=all", "--format=%Z")
 
 
 def test_a_submission_through_the_launchers_is_made_once_and_watched_to_its_end(request_for):
