@@ -20,7 +20,7 @@ from dagster._core.storage.asset_check_execution_record import AssetCheckExecuti
 
 from drp_assets.grouping import GroupedAutomationSensor
 from drp_assets.keys import COMPLETE, inputs_key
-from drp_assets.severity import CheckFailedBadly, Severities, failed_badly
+from drp_assets.severity import BlockingCheckFailedBadly, Severities, failed_badly
 from planning.partitions import ready
 from planning.pipeline import Sharding
 from planning.release import Release
@@ -222,8 +222,7 @@ def _deps_missing() -> DepsAutomationCondition[Any]:
 
 def _deps_rejected() -> DepsAutomationCondition[Any]:
     """Something depended on has failed a blocking check; one partition is enough where many are depended on."""
-    condition = dg.AutomationCondition
-    return condition.any_deps_match(condition.any_checks_match(CheckFailedBadly(), blocking_only=True))
+    return dg.AutomationCondition.any_deps_match(BlockingCheckFailedBadly())
 
 
 def _deps_unsettled() -> DepsAutomationCondition[Any]:

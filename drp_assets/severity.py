@@ -93,8 +93,12 @@ async def failed_badly(
     return view.compute_intersection_with_partition_keys({key for key in errors if key is not None}, failed)
 
 
-class CheckFailedBadly(dg.AutomationCondition[dg.AssetCheckKey]):
-    """True where a check has failed, and more than warns."""
+class BlockingCheckFailedBadly(dg.AutomationCondition[dg.AssetKey]):
+    """True where a blocking check of the asset has failed, and more than warns.
+
+    It is asked about assets, not about their checks: there Dagster takes every condition for one that can be written
+    down.
+    """
 
     def __init__(self) -> None:
         self._severities = Severities()
@@ -102,15 +106,28 @@ class CheckFailedBadly(dg.AutomationCondition[dg.AssetCheckKey]):
     @property
     def name(self) -> str:
         """Say it in the UI's words."""
-        return "check_failed_badly"
+        return "a blocking check failed, and not only warns"
 
-    async def evaluate(self, context: dg.AutomationContext[dg.AssetCheckKey]) -> dg.AutomationResult:  # type: ignore[override]
+    async def evaluate(self, context: dg.AutomationContext[dg.AssetKey]) -> dg.AutomationResult:  # type: ignore[override]
         """Evaluate the candidates.
 
         Parameters
         ----------
         context
-            Gives the check, the candidates, and the view.
+            Gives the asset, the candidates, and the view.
         """
-        view, key = context.asset_graph_view, context.key
-        return dg.AutomationResult(context, await failed_badly(view, self._severities, key, context.candidate_subset))
+        view, candidates = context.asset_graph_view, context.candidate_subset
+        rejected = context.get_empty_subset()
+        for check in view.asset_graph.get(context.key).check_keys:
+            if not view.asset_graph.get(check).blocking:
+                continue
+            badly = await failed_badly(view, self._severities, check, view.get_full_subset(key=check))
+            if badly.is_empty:
+                continue
+            if badly.is_partitioned and candidates.is_partitioned:
+                keys = set(badly.expensively_compute_partition_keys())
+                found = view.compute_intersection_with_partition_keys(keys, candidates)
+            else:
+                found = candidates
+            rejected = rejected.compute_union(found)
+        return dg.AutomationResult(context, rejected)

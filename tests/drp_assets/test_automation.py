@@ -10,6 +10,8 @@ import dagster as dg
 import pytest
 from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluationTargetMaterializationData
 from dagster._core.events import DagsterEvent, DagsterEventType, StepMaterializationData
+from dagster._core.remote_representation.external_data import RepositorySnap
+from dagster._serdes import serialize_value
 
 from drp_assets.automation import OverlapDone, when_overlap_ready, when_ready
 from planning.pipeline import Sharding
@@ -358,6 +360,11 @@ def test_whole_step_waits_for_every_tract_that_a_visit_touches(facility: Facilit
     facility.make(COADD, "1")
     facility.check("1", passed=True, key=COADD)
     assert facility.asks_for_whole(MAPS)
+
+
+def test_definitions_with_conditions_of_our_own_can_be_sent_to_the_daemon(definitions: dg.Definitions) -> None:
+    sent = serialize_value(RepositorySnap.from_def(definitions.get_repository_def()))
+    assert "dr1" in sent
 
 
 def test_condition_says_in_the_ui_what_is_waited_for() -> None:
