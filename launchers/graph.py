@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import yaml
 from lsst.daf.butler import (
     Butler,
     EmptyQueryResultError,
@@ -120,6 +121,10 @@ def _read_pipeline(request: StepRequest) -> PipelineGraph:
                 raise Rejected(f"{override!r} is not of the form task:key=value", request.key.name, "correct it")
             pipeline.addConfigOverride(task, key, value)
         return pipeline.to_graph()
+    except yaml.MarkedYAMLError as error:
+        place = f" ({error.problem_mark.name}, line {error.problem_mark.line + 1})" if error.problem_mark else ""
+        what = f"the pipeline cannot be read: {error.problem or _line(error)}{place}"
+        raise Rejected(what, request.pipeline, "mend the pipeline") from error
     except (OSError, ValueError, KeyError, LookupError, ImportError, AttributeError) as error:
         # What pipe_base and pex_config raise for a file, a label, a class or a configuration field that is not there.
         raise Rejected(f"the pipeline cannot be read: {_line(error)}", request.pipeline, "mend the pipeline") from error

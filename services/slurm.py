@@ -22,7 +22,7 @@ from typing import ClassVar, Self
 
 from services.loopback import LOOPBACK
 from services.mariadb import OWNER, MariaDB
-from services.service import Service
+from services.service import Service, write_at_once
 from services.slurm_daemons import Munge, SlurmController, SlurmDatabase, SlurmNode
 
 QUEUES = ("main", "small", "urgent")
@@ -160,8 +160,9 @@ class Slurm(Service):
         """Write the configuration."""
         for folder in ("state", "spool"):
             (self.folder / folder).mkdir(exist_ok=True)
-        self.configuration.write_text(self._configuration(), encoding="ascii")
-        (self.folder / "cgroup.conf").write_text(_CGROUP_CONFIGURATION, encoding="ascii")
+        # Clients of a cluster that runs read them meanwhile.
+        write_at_once(self.configuration, self._configuration())
+        write_at_once(self.folder / "cgroup.conf", _CGROUP_CONFIGURATION)
         if self.shape.accounting:
             secret = self.folder / "slurmdbd.conf"
             secret.touch(mode=0o600)

@@ -180,7 +180,7 @@ UNKNOWN = "description: Unknown.\ntasks:\n  double: toy_tasks.NoSuchTask\n"
 @pytest.mark.parametrize(
     ("pipeline", "changes", "complaint"),
     [
-        (BROKEN, {}, "the pipeline cannot be read"),
+        (BROKEN, {}, "pipeline.yaml, line 2"),
         (UNKNOWN, {}, "the pipeline cannot be read"),
         ("", {"pipeline": f"{TOY / 'toy_pipeline.yaml'}#step9"}, "the pipeline cannot be read"),
         ("", {"data_query": "instrument = 'ToyCam' AND exposure.day_obs = 20270101"}, "but none with"),
