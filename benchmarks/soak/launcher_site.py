@@ -82,6 +82,8 @@ class LauncherSite:
             "DAGSTER_HOME": str(folder / "dagster"),
             "PGPASSFILE": str(self.postgresql.passfile),
             "XDG_STATE_HOME": str(folder / "home"),
+            # A code server that is told to go waits for calls that are under way, by default for a minute.
+            "DAGSTER_GRPC_SHUTDOWN_GRACE_PERIOD": "10",
             "OPENBLAS_NUM_THREADS": "1",
             "OMP_NUM_THREADS": "1",
             "PATH": f"{_PROGRAMS}:{os.environ['PATH']}",
