@@ -231,18 +231,15 @@ def _arrived(butler: Butler, instrument: Instrument, day_obs: int) -> dict[int, 
 
     from arrivals.tracing import raw_dataset_type
 
+    detectors: dict[int, set[int]] = {}
     try:
-        refs = butler.query_datasets(
-            raw_dataset_type(instrument),
-            collections=instrument.makeDefaultRawIngestRunName(),
-            instrument=instrument.getName(),
-            day_obs=day_obs,
-            limit=None,
-            explain=False,
-        )
+        with butler.query() as query:
+            # Data IDs, not datasets: a night has hundreds of thousands.
+            of_run = query.join_dataset_search(
+                raw_dataset_type(instrument), instrument.makeDefaultRawIngestRunName()
+            ).where(instrument=instrument.getName(), day_obs=day_obs)
+            for data_id in of_run.data_ids(["exposure", "detector"]):
+                detectors.setdefault(cast(int, data_id["exposure"]), set()).add(cast(int, data_id["detector"]))
     except (MissingDatasetTypeError, MissingCollectionError):
         return {}
-    detectors: dict[int, set[int]] = {}
-    for ref in refs:
-        detectors.setdefault(cast(int, ref.dataId["exposure"]), set()).add(cast(int, ref.dataId["detector"]))
     return {exposure: frozenset(found) for exposure, found in detectors.items()}

@@ -1,7 +1,7 @@
-"""Arrivals without Dagster: drain and ingest in turn, until told to stop.
+"""Arrivals without Dagster: drain and ingest side by side, turn by turn, until told to stop.
 
 Belongs here: the loop, its pauses, its patience with services that are away, its log and its graceful end. Doesn't:
-what a turn does (`arrivals.drain` and `arrivals.ingest`), or the command that starts it (`commands`).
+the halves of a turn (`arrivals.drain` and `arrivals.ingest`), or the command that starts it (`commands`).
 """
 
 from __future__ import annotations
@@ -12,14 +12,16 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Self
 
 from lsst.daf.butler import Butler
 from sqlalchemy.exc import DBAPIError, OperationalError
 
 from arrivals.causes import cause_of
-from arrivals.drain import DrainLimits, DrainResult, drain
+from arrivals.drain import Drain, DrainLimits, DrainResult
 from arrivals.health import duration
 from arrivals.ingest import IngestReport, ingest_pending
 from arrivals.ledger import Ledger
@@ -85,6 +87,72 @@ class Totals:
         )
 
 
+class Intake:
+    """Both halves of arrivals in one process: what is new is drained while what was drained before is ingested.
+
+    Parameters
+    ----------
+    kafka, settings, ledger, butler
+        The site's; the Butler is writeable.
+    limits
+        Of each turn's drain.
+    """
+
+    def __init__(
+        self,
+        kafka: KafkaSettings,
+        settings: ArrivalSettings,
+        ledger: Ledger,
+        butler: Butler,
+        limits: DrainLimits | None = None,
+    ) -> None:
+        self._settings = settings
+        self._ledger = ledger
+        self._butler = butler
+        self._limits = limits
+        self._drain = Drain(kafka, settings)
+        self._beside = ThreadPoolExecutor(1, thread_name_prefix="drain")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of Kafka."""
+        self._beside.shutdown()
+        self._drain.close()
+
+    def turn(self, stopping: Callable[[], bool] = lambda: False) -> Turn:
+        """Drain and ingest once; trouble that may pass is in the answer.
+
+        Parameters
+        ----------
+        stopping
+            Asked between batches whether to stop early.
+
+        Raises
+        ------
+        resources.errors.SiteFault
+            The site is at fault; waiting wouldn't help.
+        """
+        drained, ingested, troubles = None, None, []
+        reading = self._beside.submit(self._drain.drain, self._ledger, self._limits, stopping=stopping)
+        deadline = time.monotonic() + LONGEST_INGEST_S
+        try:
+            ingested = ingest_pending(
+                self._butler, self._ledger, self._settings, stopping=lambda: stopping() or time.monotonic() > deadline
+            )
+        except (Retriable, DBAPIError) as error:
+            troubles.append(_passing(error))
+        try:
+            drained = reading.result()
+        except (Retriable, DBAPIError) as error:
+            troubles.insert(0, _passing(error))
+        return Turn(drained, ingested, "; ".join(dict.fromkeys(troubles)))
+
+
 def run_daemon(
     kafka: KafkaSettings,
     settings: ArrivalSettings,
@@ -123,18 +191,19 @@ def run_daemon(
     """
     pauses = _Pauses(poll_s)
     totals = Totals()
-    while not stop.is_set():
-        turn = _turn(kafka, settings, ledger, butler, stop, limits)
-        totals.add(turn)
-        on_turn(turn)
-        for level, line in lines_of(turn):
-            _LOG.log(level, "%s", line)
-        if turn.trouble:
-            stop.wait(pauses.after_trouble())
-        else:
-            pauses.trouble_is_over()
-            if turn.idle:
-                stop.wait(poll_s)
+    with Intake(kafka, settings, ledger, butler, limits) as intake:
+        while not stop.is_set():
+            turn = intake.turn(stop.is_set)
+            totals.add(turn)
+            on_turn(turn)
+            for level, line in lines_of(turn):
+                _LOG.log(level, "%s", line)
+            if turn.trouble:
+                stop.wait(pauses.after_trouble())
+            else:
+                pauses.trouble_is_over()
+                if turn.idle:
+                    stop.wait(poll_s)
     return totals
 
 
@@ -234,29 +303,6 @@ class _Pauses:
             _LOG.info("the trouble is over after %s", duration(time.monotonic() - self._since))
         self._since = None
         self._next_s = self._first_s
-
-
-def _turn(
-    kafka: KafkaSettings,
-    settings: ArrivalSettings,
-    ledger: Ledger,
-    butler: Butler,
-    stop: threading.Event,
-    limits: DrainLimits | None,
-) -> Turn:
-    drained, ingested, troubles = None, None, []
-    try:
-        drained = drain(kafka, settings, ledger, limits, stopping=stop.is_set)
-    except (Retriable, DBAPIError) as error:
-        troubles.append(_passing(error))
-    deadline = time.monotonic() + LONGEST_INGEST_S
-    try:
-        ingested = ingest_pending(
-            butler, ledger, settings, stopping=lambda: stop.is_set() or time.monotonic() > deadline
-        )
-    except (Retriable, DBAPIError) as error:
-        troubles.append(_passing(error))
-    return Turn(drained, ingested, "; ".join(dict.fromkeys(troubles)))
 
 
 def _passing(error: Exception) -> str:

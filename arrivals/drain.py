@@ -4,35 +4,36 @@ Partitions are assigned from the ledger's own offsets; the consumer group's offs
 of lag only. Messages and offsets go into the ledger in one transaction, so nothing is lost or counted twice, whoever
 dies when.
 
-Belongs here: one bounded drain. Doesn't: where to read on (`arrivals.positions`), understanding messages
-(`arrivals.reception`), or deciding when to drain (`sensors`, `arrivals.daemon`).
+Belongs here: one bounded drain, and keeping the connection for the next. Doesn't: where to read on
+(`arrivals.positions`), the connection (`arrivals.connection`), understanding messages (`arrivals.reception`), or
+deciding when to drain (`sensors`, `arrivals.daemon`).
 """
 
 from __future__ import annotations
 
 import re
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Self
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
-from confluent_kafka.admin import AdminClient
+from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
 
+from arrivals.connection import Connection
+from arrivals.garbage import only_new_objects_collected
 from arrivals.ledger import Ledger
-from arrivals.positions import Span, ends_of, start_of, topic_ids, topics_of
+from arrivals.positions import Outlook, Span, look
 from arrivals.reception import receive
 from arrivals.records import Partition, Reception, Recorded
 from resources.errors import SiteFault
-from resources.kafka import LastError, bootstrap_address, make_admin, make_consumer, visible_topics
 from resources.site import ArrivalSettings, KafkaSettings
 
 _METADATA_TIMEOUT_S = 15.0
 _POLL_S = 0.1
 _POLL_MESSAGES = 2_000
-_Place = tuple[str, int]
-"""Topic and number of a partition, as Kafka's messages name it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +108,16 @@ def drain(
     *,
     stopping: Callable[[], bool] = lambda: False,
 ) -> DrainResult:
-    """Read what is new in the site's topics into the ledger.
+    """Drain once, and let go of Kafka; see `Drain`."""
+    with Drain(kafka, settings) as once:
+        return once.drain(ledger, limits, stopping=stopping)
+
+
+class Drain:
+    """Reads what is new in a site's topics into its ledger, as often as it is asked to, over one connection.
+
+    Between two drains the consumer fetches what comes. What the ledger says counts nevertheless: where another process
+    has read on meanwhile, reading goes on from there.
 
     Parameters
     ----------
@@ -115,49 +125,111 @@ def drain(
         The cluster.
     settings
         Topics, group and batches.
-    ledger
-        Where it goes.
-    limits
-        Where to stop although there is more.
-    stopping
-        Asked between batches whether to stop early; what was read by then is recorded.
-
-    Returns
-    -------
-    result
-        Counts, and what is left in Kafka.
-
-    Raises
-    ------
-    resources.errors.Retriable
-        The broker doesn't answer.
-    resources.errors.SiteFault
-        It refuses us, or the profile is wrong.
     """
-    began = time.monotonic()
-    limits = limits or DrainLimits()
-    if ledger.backlog() >= limits.backlog:
-        notice = f"nothing read: {limits.backlog:,} messages or more wait for their ingest"
-        return DrainResult(held_back=True, notices=(notice,), elapsed_s=time.monotonic() - began)
-    errors = LastError()
-    consumer = make_consumer(kafka, settings.group, errors)
-    try:
-        with ThreadPoolExecutor(1, thread_name_prefix="ledger") as writer:
-            worker = _Drain(consumer, make_admin(kafka, errors), settings, ledger, limits, stopping, began, writer)
-            return worker.run()
-    except KafkaException as error:
-        raise errors.explain(error, bootstrap_address(kafka)) from error
-    finally:
-        consumer.close()
+
+    def __init__(self, kafka: KafkaSettings, settings: ArrivalSettings) -> None:
+        self._kafka = kafka
+        self._settings = settings
+        self._connection: Connection | None = None
+        self._one_at_a_time = threading.Lock()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of Kafka; the next drain connects anew."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def drain(
+        self,
+        ledger: Ledger,
+        limits: DrainLimits | None = None,
+        *,
+        stopping: Callable[[], bool] = lambda: False,
+    ) -> DrainResult:
+        """Read what is new.
+
+        Parameters
+        ----------
+        ledger
+            Where it goes.
+        limits
+            Where to stop although there is more.
+        stopping
+            Asked between batches whether to stop early; what was read by then is recorded.
+
+        Returns
+        -------
+        result
+            Counts, and what is left in Kafka.
+
+        Raises
+        ------
+        resources.errors.Retriable
+            The broker doesn't answer.
+        resources.errors.SiteFault
+            It refuses us, or the profile is wrong.
+        """
+        began = time.monotonic()
+        limits = limits or DrainLimits()
+        if ledger.backlog() >= limits.backlog:
+            notice = f"nothing read: {limits.backlog:,} messages or more wait for their ingest"
+            return DrainResult(held_back=True, notices=(notice,), elapsed_s=time.monotonic() - began)
+        with self._one_at_a_time:
+            try:
+                outlook, connection = self._look(ledger, limits)
+                with (
+                    ThreadPoolExecutor(1, thread_name_prefix="ledger") as writer,
+                    only_new_objects_collected(),
+                ):
+                    reading = _Reading(connection, outlook, self._settings, ledger, limits, stopping, began, writer)
+                    result = reading.run()
+            except KafkaException as error:
+                raise self._explained(error) from error
+            except BaseException:
+                self.close()
+                raise
+            if not reading.may_go_on:
+                self.close()
+            return result
+
+    def _look(self, ledger: Ledger, limits: DrainLimits) -> tuple[Outlook, Connection]:
+        """What there is to read; where a kept connection fails or sees something odd, a new one tells."""
+        wanted = _pattern(self._settings.topics)
+        timeout_s = min(_METADATA_TIMEOUT_S, limits.seconds)
+        kept = self._connection
+        if kept is not None and kept.is_as_made(self._kafka):
+            try:
+                outlook = look(kept, wanted, ledger, timeout_s)
+            except KafkaException:
+                pass
+            else:
+                if not outlook.notices:
+                    return outlook, kept
+        self.close()
+        self._connection = Connection(self._kafka, self._settings.group)
+        return look(self._connection, wanted, ledger, timeout_s), self._connection
+
+    def _explained(self, error: KafkaException) -> Exception:
+        assert self._connection is not None  # who else would have raised it?
+        try:
+            return self._connection.explain(error)
+        finally:
+            self.close()
 
 
-class _Drain:
+class _Reading:
     """One drain: this thread reads and understands a batch while the writer's records the one before."""
 
     def __init__(
         self,
-        consumer: Consumer,
-        admin: AdminClient,
+        connection: Connection,
+        outlook: Outlook,
         settings: ArrivalSettings,
         ledger: Ledger,
         limits: DrainLimits,
@@ -165,8 +237,14 @@ class _Drain:
         began: float,
         writer: Executor,
     ) -> None:
-        self._consumer = consumer
-        self._admin = admin
+        self._connection = connection
+        self._spans = outlook.spans
+        self._expired = outlook.expired
+        self._unrecorded_expired = outlook.expired
+        self._notices = list(outlook.notices)
+        self._begins = {place: span.position for place, span in outlook.spans.items()}
+        self._recorded = dict(self._begins)
+        self._is_empty = outlook.is_empty
         self._settings = settings
         self._ledger = ledger
         self._limits = limits
@@ -174,84 +252,58 @@ class _Drain:
         self._began = began
         self._writer = writer
         self._recording: Future[Recorded] | None = None
-        self._expired: dict[Partition, int] = {}
-        self._unrecorded_expired: Mapping[Partition, int] = {}
-        self._notices: list[str] = []
+        self._told_to_begin = False
         self._rows = 0
         self._events = 0
+        self.may_go_on = True
+        """Whether the connection is as it should be, and the next drain can use it."""
 
     def run(self) -> DrainResult:
-        spans = self._spans()
-        unread = {
-            place: span
-            for place, span in spans.items()
-            if span.position < span.end or span.partition in self._unrecorded_expired
-        }
-        if unread:
-            self._consumer.assign([TopicPartition(*place, span.position) for place, span in unread.items()])
-            self._read(unread)
-            self._commit(unread)
+        if not self._is_empty:
+            self._told_to_begin = self._connection.read_from(self._begins)
+            self._read()
+            self._commit()
+            self._connection.reached({place: span.position for place, span in self._spans.items()})
         return DrainResult(
             rows=self._rows,
             events=self._events,
-            lag=sum(span.lag for span in spans.values()),
+            lag=sum(span.lag for span in self._spans.values()),
             expired=sum(self._expired.values()),
             notices=tuple(self._notices),
             elapsed_s=time.monotonic() - self._began,
         )
 
-    def _spans(self) -> dict[_Place, Span]:
-        """What there is to read, from the ledger's offsets to the ends as they are now."""
-        timeout_s = min(_METADATA_TIMEOUT_S, self._limits.seconds)
-        metadata = visible_topics(self._consumer, timeout_s)
-        cluster = metadata.cluster_id or "unnamed"
-        topics = topics_of(metadata, _pattern(self._settings.topics))
-        if not topics:
-            self._notices.append(f"no topic matches {self._settings.topics}")
-        ids = topic_ids(self._admin, metadata, topics, timeout_s)
-        places = [TopicPartition(topic, number) for topic in topics for number in metadata.topics[topic].partitions]
-        known = {(each.topic, each.number): (each, offset) for each, offset in self._ledger.offsets(cluster).items()}
-        spans: dict[_Place, Span] = {}
-        for place, (low, high) in sorted(ends_of(self._admin, places, timeout_s).items()):
-            partition = Partition(cluster, *place, topic_id=ids.get(place[0], ""))
-            start = start_of(partition, known.get(place), low, high)
-            spans[place] = Span(start.partition, start.offset, high)
-            if start.notice:
-                self._notices.append(start.notice)
-            if start.expired:
-                self._expired[start.partition] = start.expired
-        self._unrecorded_expired = self._expired
-        return spans
-
-    def _read(self, spans: Mapping[_Place, Span]) -> None:
+    def _read(self) -> None:
         batch = _Batch()
         read = 0
-        while not self._is_over(spans, read):
+        while not self._is_over(read):
             # It would wait for more than there is.
-            most = min(_POLL_MESSAGES, self._limits.messages - read, sum(span.lag for span in spans.values()) or 1)
-            messages = self._consumer.consume(most, timeout=_POLL_S)
-            read += self._take(messages, spans, batch)
+            most = min(_POLL_MESSAGES, self._limits.messages - read, sum(s.lag for s in self._spans.values()) or 1)
+            messages = self._connection.consumer.consume(most, timeout=_POLL_S)
+            read += self._take(messages, batch)
             if batch.is_full(self._settings):
-                self._record(batch, spans)
+                self._record(batch)
                 batch = _Batch()
-        self._record(batch, spans)
+        self._record(batch)
         self._await_recording()
+        if not read and not self._stopping() and not all(span.done for span in self._spans.values()):
+            self.may_go_on = False
 
-    def _is_over(self, spans: Mapping[_Place, Span], read: int) -> bool:
+    def _is_over(self, read: int) -> bool:
         return (
-            all(span.done for span in spans.values())
+            all(span.done for span in self._spans.values())
             or read >= self._limits.messages
             or time.monotonic() - self._began >= self._limits.seconds
             or self._stopping()
         )
 
-    def _take(self, messages: Sequence[Message], spans: Mapping[_Place, Span], batch: _Batch) -> int:
+    def _take(self, messages: Sequence[Message], batch: _Batch) -> int:
         """Put messages into the batch; returns how many, without the news that partitions have ended."""
         now = datetime.now(UTC)
         tolerance_s = self._settings.max_clock_difference_s
         before = len(batch.receptions)
         for message in messages:
-            span = spans[message.topic(), message.partition()]
+            span = self._spans[message.topic(), message.partition()]
             error = message.error()
             if error is not None:
                 self._end(span, error, message.offset())
@@ -266,21 +318,29 @@ class _Drain:
     def _end(self, span: Span, error: KafkaError, offset: int) -> None:
         """Take note that nothing more comes of a partition for now."""
         if error.code() == KafkaError._PARTITION_EOF:
+            # A consumer that goes on where it was may tell of an end that is none any more.
+            if not self._told_to_begin and offset < span.end:
+                return
             span.position = max(span.position, offset)
         elif error.code() == KafkaError._AUTO_OFFSET_RESET:
             # It was there a moment ago: the next drain finds out what Kafka has instead, and counts what is lost.
             place = f"{span.partition.topic}[{span.partition.number}]"
             self._notices.append(f"{place}: offset {span.position:,} has gone while it was to be read")
+            self.may_go_on = False
         else:
             raise KafkaException(error)
         span.done = True
 
-    def _record(self, batch: _Batch, spans: Mapping[_Place, Span]) -> None:
+    def _record(self, batch: _Batch) -> None:
         """Have a batch recorded, once the one before is: transactions keep the order of messages."""
         self._await_recording()
-        offsets = {span.partition: span.position for span in spans.values()}
         expired, self._unrecorded_expired = self._unrecorded_expired, {}
-        self._recording = self._writer.submit(self._ledger.record_batch, batch.receptions, offsets, expired=expired)
+        offsets: dict[Partition, int] = {}
+        for place, span in self._spans.items():
+            if span.position != self._recorded[place] or span.partition in expired:
+                offsets[span.partition] = self._recorded[place] = span.position
+        if offsets:
+            self._recording = self._writer.submit(self._ledger.record_batch, batch.receptions, offsets, expired=expired)
 
     def _await_recording(self) -> None:
         if self._recording is not None:
@@ -289,10 +349,12 @@ class _Drain:
             self._rows += recorded.rows
             self._events += recorded.events
 
-    def _commit(self, spans: Mapping[_Place, Span]) -> None:
-        offsets = [TopicPartition(*place, span.position) for place, span in spans.items()]
+    def _commit(self) -> None:
+        read = [TopicPartition(*place, at) for place, at in self._recorded.items() if at != self._begins[place]]
+        if not read:
+            return
         try:
-            self._consumer.commit(offsets=offsets, asynchronous=False)
+            self._connection.consumer.commit(offsets=read, asynchronous=False)
         except KafkaException as error:
             self._notices.append(f"offsets of group {self._settings.group} not written: {error.args[0].str()}")
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -34,6 +34,7 @@ from arrivals.dimensions import (
 )
 from arrivals.exposures import KnownExposures
 from arrivals.files import Arrived, locate, verify
+from arrivals.garbage import only_new_objects_collected
 from arrivals.ingest_report import MAX_PROBLEMS, IngestReport, Problem
 from arrivals.ledger import Ledger
 from arrivals.obs_base import ObsBaseRawIngest, ObsBaseVisits
@@ -41,7 +42,7 @@ from arrivals.outcomes import Outcome, is_database_trouble
 from arrivals.products import ProductFile, ProductIngest
 from arrivals.raws import HeaderRawIngest, HeaderReader, IngestedRaw, RawFile, RawIngest, header_reader
 from arrivals.records import LedgerRow
-from arrivals.repetitions import content_of, differ, repetition_of
+from arrivals.repetitions import Content, content_of, differ, repetition_of
 from arrivals.states import State
 from arrivals.visits import OneToOneVisits, VisitConflict, VisitDefinition
 from arrivals.zips import ZipMember, ingest_zip, member_observations, read_members
@@ -49,7 +50,10 @@ from resources.errors import Rejected, Retriable, SiteFault
 from resources.site import ArrivalSettings
 
 _READERS = 4
-"""Threads that look at files."""
+"""Threads that look at files, at most."""
+
+_BYTES_A_READER = 64 * 2**20
+"""So many bytes of files are worth a thread: of small ones, threads would mostly wait for each other."""
 
 _NAMED_MEMBERS = 5
 """So many unreadable members of a zip are named in its reason."""
@@ -97,7 +101,7 @@ def ingest_pending(
         Another process was ingesting all the time, or a database is gone.
     """
     began = time.monotonic()
-    with ledger.exclusive("ingest"):
+    with ledger.exclusive("ingest"), only_new_objects_collected():
         try:
             report = _Ingest(butler, ledger, settings, day_obs, undated, stopping).run()
         except DBAPIError as error:
@@ -158,9 +162,14 @@ class _Ingest:
         self._defined: set[int] = set()
         self._conflicts: dict[int, VisitConflict] = {}
         self._problems: list[Problem] = []
+        self._settling: Future[int] | None = None
+        self._being_settled: dict[tuple[str, str], Content] = {}
 
     def run(self) -> IngestReport:
-        with ThreadPoolExecutor(_READERS, "arrivals-reader") as readers:
+        with (
+            ThreadPoolExecutor(_READERS, "arrivals-reader") as readers,
+            ThreadPoolExecutor(1, "arrivals-settler") as settler,
+        ):
             for kind, ingest in (
                 (Kind.DIMENSIONS, self._ingest_dimensions),
                 (Kind.RAW, self._ingest_raws),
@@ -168,7 +177,9 @@ class _Ingest:
                 (Kind.PRODUCT, self._ingest_products),
             ):
                 for rows, examined in self._batches(kind, readers):
-                    self._settle(kind, self._each_file_once(rows, examined, ingest))
+                    self._settle(kind, self._each_file_once(rows, examined, ingest), settler)
+                # Rows of the next kind may be rows of this one that wait, and then be woken.
+                self._await_settled()
         return IngestReport(
             outcomes=MappingProxyType(dict(self._outcomes)),
             datasets=self._datasets,
@@ -189,7 +200,8 @@ class _Ingest:
 
         def next_batch(after: int) -> tuple[Sequence[LedgerRow], list[Future[list[_Candidate | Exception]]]]:
             rows = self._ledger.pending({kind}, day_obs=self._day_obs, undated=self._undated, limit=limit, after=after)
-            share = -(-len(rows) // _READERS) or 1
+            threads = min(_READERS, 1 + sum(row.bytes or 0 for row in rows) // _BYTES_A_READER)
+            share = -(-len(rows) // threads) or 1
             return rows, [readers.submit(self._examine, some) for some in batched(rows, share)]
 
         rows, examined = next_batch(0)
@@ -217,7 +229,7 @@ class _Ingest:
         ingest: Callable[[Sequence[_Candidate]], Iterable[Outcome]],
     ) -> list[Outcome]:
         """Tell repeated announcements, and ingest the files that are as announced."""
-        before = self._ledger.ingested_contents({(row.scope, row.name) for row in rows})
+        before = {**self._ledger.ingested_contents({(row.scope, row.name) for row in rows}), **self._being_settled}
         outcomes: list[Outcome] = []
         candidates: list[_Candidate] = []
         firsts: dict[str, LedgerRow] = {}
@@ -251,9 +263,14 @@ class _Ingest:
             outcomes += self._each_file_once([row for row, _ in others], [found for _, found in others], ingest)
         return outcomes
 
-    def _settle(self, kind: Kind, outcomes: Sequence[Outcome]) -> None:
+    def _settle(self, kind: Kind, outcomes: Sequence[Outcome], settler: Executor) -> None:
+        """Have rows settled while the next batch is ingested, which is told what of them is in already."""
         now = datetime.now(UTC)
-        self._ledger.settle([outcome.to_settlement(now) for outcome in outcomes], now=now)
+        self._await_settled()
+        settlements = [outcome.to_settlement(now) for outcome in outcomes]
+        self._settling = settler.submit(self._ledger.settle, settlements, now=now)
+        ingested = [outcome.row for outcome in outcomes if outcome.state is State.INGESTED]
+        self._being_settled = {(row.scope, row.name): content_of(row) for row in ingested}
         for outcome in outcomes:
             self._outcomes[kind, outcome.state] += 1
             self._datasets += outcome.datasets
@@ -261,6 +278,17 @@ class _Ingest:
                 self._bytes += outcome.row.bytes or 0
             elif outcome.state is not State.DUPLICATE and len(self._problems) < MAX_PROBLEMS:
                 self._problems.append(Problem(outcome.row.did, outcome.state, outcome.reason))
+
+    def _await_settled(self) -> None:
+        if self._settling is not None:
+            self._settling.result()
+            self._settling = None
+            self._being_settled = {}
+
+    def _wake(self, arrived: Collection[str]) -> None:
+        """Wake what waits for these, also if it was found to wait in the batch before."""
+        self._await_settled()
+        self._ledger.wake(arrived)
 
     # ---- kind by kind
 
@@ -275,7 +303,7 @@ class _Ingest:
             Outcome.failed(candidate.row, found) if isinstance(found, Exception) else _loaded(candidate.row, found)
             for candidate, found in zip(originals, loaded, strict=True)
         ]
-        self._ledger.wake({key for found in loaded if isinstance(found, LoadedDimensions) for key in found.keys})
+        self._wake({key for found in loaded if isinstance(found, LoadedDimensions) for key in found.keys})
         return outcomes + [self._correct(candidate) for candidate in corrections]
 
     def _correct(self, candidate: _Candidate) -> Outcome:
@@ -295,7 +323,7 @@ class _Ingest:
         self._known.forget(loaded.exposures)
         corrected = self._visits.correct(loaded.exposures)
         self._conflicts |= {conflict.visit: conflict for conflict in corrected.conflicts}
-        self._ledger.wake(loaded.keys)
+        self._wake(loaded.keys)
         return _loaded(row, loaded, *map(str, corrected.conflicts))
 
     def _ingest_raws(self, candidates: Sequence[_Candidate]) -> list[Outcome]:
@@ -386,7 +414,7 @@ class _Ingest:
         self._conflicts |= {conflict.visit: conflict for conflict in defined.conflicts}
         keys = {dimension_key({"instrument": self._name, "exposure": exposure}) for exposure in exposures}
         keys |= {dimension_key({"instrument": self._name, "visit": visit}) for visit in defined.visits}
-        self._ledger.wake(keys)
+        self._wake(keys)
         return {conflict.visit: str(conflict) for conflict in defined.conflicts}
 
 

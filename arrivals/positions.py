@@ -1,7 +1,7 @@
 """Where to read on in each partition: the ledger's offsets against what Kafka has, and what doesn't fit between them.
 
 Belongs here: finding topics and the ends of their partitions, noticing what expired or was made anew. Doesn't: reading
-messages (`arrivals.drain`).
+messages (`arrivals.drain`), or the clients that ask (`arrivals.connection`).
 """
 
 from __future__ import annotations
@@ -11,10 +11,13 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from confluent_kafka import KafkaError, KafkaException, TopicCollection, TopicPartition
+from confluent_kafka import IsolationLevel, KafkaError, KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import AdminClient, ClusterMetadata, OffsetSpec
 
+from arrivals.connection import Connection, Place
+from arrivals.ledger import Ledger
 from arrivals.records import Partition
+from resources.kafka import visible_topics
 
 _LEADERLESS = frozenset({KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE})
 _LOOK_AGAIN_S = 0.2
@@ -43,6 +46,30 @@ class Span:
     def lag(self) -> int:
         """How many messages are left."""
         return max(self.end - self.position, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """What there is to read.
+
+    Parameters
+    ----------
+    spans
+        Of every partition of the wanted topics, in order.
+    expired
+        How many messages of a partition are gone unread, where some are.
+    notices
+        What an operator should know of it, a line each.
+    """
+
+    spans: Mapping[Place, Span]
+    expired: Mapping[Partition, int]
+    notices: tuple[str, ...]
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to be read or recorded."""
+        return not self.expired and not any(span.lag for span in self.spans.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +132,45 @@ def start_of(partition: Partition, known: tuple[Partition, int] | None, low: int
     return Start(continued, offset)
 
 
+def look(connection: Connection, wanted: re.Pattern[str], ledger: Ledger, timeout_s: float) -> Outlook:
+    """See what there is to read, from the ledger's offsets to the ends as they are now.
+
+    Parameters
+    ----------
+    connection
+        To Kafka.
+    wanted
+        Found in the names of topics that are read.
+    ledger
+        Knows how far they were read.
+    timeout_s
+        For each question to Kafka.
+
+    Raises
+    ------
+    confluent_kafka.KafkaException
+        A question was refused or not answered.
+    """
+    metadata = visible_topics(connection.consumer, timeout_s)
+    cluster = metadata.cluster_id or "unnamed"
+    topics = topics_of(metadata, wanted)
+    notices = [] if topics else [f"no topic matches {wanted.pattern}"]
+    ids = topic_ids(connection.admin, metadata, topics, timeout_s)
+    places = [TopicPartition(topic, number) for topic in topics for number in metadata.topics[topic].partitions]
+    known = {(each.topic, each.number): (each, offset) for each, offset in ledger.offsets(cluster).items()}
+    spans: dict[Place, Span] = {}
+    expired: dict[Partition, int] = {}
+    for place, (low, high) in sorted(ends_of(connection.admin, places, timeout_s).items()):
+        partition = Partition(cluster, *place, topic_id=ids.get(place[0], ""))
+        start = start_of(partition, known.get(place), low, high)
+        spans[place] = Span(start.partition, start.offset, high, done=start.offset >= high)
+        if start.notice:
+            notices.append(start.notice)
+        if start.expired:
+            expired[start.partition] = start.expired
+    return Outlook(spans, expired, tuple(notices))
+
+
 def topics_of(metadata: ClusterMetadata, wanted: re.Pattern[str]) -> list[str]:
     """The topics that are wanted, in order."""
     return sorted(name for name in metadata.topics if wanted.search(name))
@@ -132,7 +198,7 @@ def topic_ids(
 def ends_of(
     admin: AdminClient, partitions: Iterable[TopicPartition], timeout_s: float
 ) -> Mapping[tuple[str, int], tuple[int, int]]:
-    """The first offset, and the one after the last, of each partition, by topic and number: two requests a broker.
+    """The first offset, and the one after the last that can be read, of each partition: two requests a broker.
 
     A partition whose leader is just being chosen, as after its topic was made, is asked about again.
 
@@ -145,8 +211,12 @@ def ends_of(
     left = list(partitions)
     deadline = time.monotonic() + timeout_s
     while left:
-        first = admin.list_offsets({each: OffsetSpec.earliest() for each in left}, request_timeout=timeout_s)
-        last = admin.list_offsets({each: OffsetSpec.latest() for each in left}, request_timeout=timeout_s)
+        first, last = (
+            admin.list_offsets(
+                dict.fromkeys(left, end), isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=timeout_s
+            )
+            for end in (OffsetSpec.earliest(), OffsetSpec.latest())
+        )
         leaderless = []
         for each in left:
             try:

@@ -7,7 +7,6 @@ Belongs here: publishing, and what a site does about it by the platform's own me
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -16,8 +15,8 @@ from typing import Self
 from confluent_kafka import Producer
 from lsst.daf.butler import Butler, CollectionType, Config, DatasetType
 
-from arrivals.drain import drain
-from arrivals.ingest import ingest_pending
+from arrivals.daemon import Intake, Turn
+from arrivals.files import Policy
 from arrivals.ledger import Ledger
 from arrivals.states import State
 from benchmarks.arrival_world import PREFIX, RUN, BenchCam, File, messages
@@ -71,6 +70,7 @@ class ArrivalSite:
                 "paths": [{"announced": PREFIX, "local": str(self.rucio)}],
             }
         )
+        self._intake = self._make_intake()
         self._producer = Producer(kafka.client() | {"linger.ms": 50, "queue.buffering.max.messages": 500_000})
         self._postgresql = postgresql
         self._published = 0
@@ -81,8 +81,12 @@ class ArrivalSite:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self._intake.close()
         self.butler.close()
         self.ledger.close()
+
+    def _make_intake(self) -> Intake:
+        return Intake(self.kafka, self.settings, self.ledger, self.butler)
 
     def publish(self, files: Sequence[File]) -> None:
         """Announce files, in the order given, round the partitions."""
@@ -93,22 +97,23 @@ class ArrivalSite:
         if self._producer.flush(120):
             raise RuntimeError("Kafka didn't take all messages")
 
-    def drain(self) -> None:
-        """Read all that is new."""
-        while drain(self.kafka, self.settings, self.ledger).lag:
+    def take_turn(self) -> Turn:
+        """Drain what is new while what was drained before is ingested, as the daemon does."""
+        turn = self._intake.turn()
+        if turn.trouble:
+            raise RuntimeError(turn.trouble)
+        return turn
+
+    def take_turns(self) -> None:
+        """Take turns until nothing is left in Kafka or to be ingested."""
+        while (drained := self.take_turn().drained) is None or drained.lag or self.ledger.backlog():
             pass
 
-    def ingest(self) -> None:
-        """Ingest all that can be."""
-        ingest_pending(self.butler, self.ledger, self.settings)
-
-    def ingest_while_draining(self) -> None:
-        """Ingest what was drained before, while what is new is drained."""
-        with ThreadPoolExecutor(1, "drain") as sensor:
-            drained = sensor.submit(self.drain)
-            if self.ledger.backlog():
-                self.ingest()
-            drained.result()
+    def verify(self, policy: Policy) -> None:
+        """From now on, compare files with their announcements in this way."""
+        self.settings = self.settings.model_copy(update={"verify": policy})
+        self._intake.close()
+        self._intake = self._make_intake()
 
     def count(self) -> int:
         """How many raws are in the Butler."""

@@ -3,9 +3,12 @@
 Three ways into three Butlers of one PostgreSQL, with the same files, in turns, so that whatever else the machine does
 slows all three alike: (a) ``Butler.ingest`` alone, in batches of 1,000, with references made before the clock starts;
 (b) as ctrl_ingestd does, in batches of 50, each reference read from its sidecar and its data ID looked up by itself;
-(c) ours, whole: drained from a real Kafka into the ledger, verified by size and checksum, ingested, settled. As at a
-site, where a sensor drains while a run ingests, one turn's messages are drained while those of the turn before are
-ingested; the clock runs from the first message's drain to the last one's settling. One writer writes to the Butler.
+(c) ours, whole: drained from a real Kafka into the ledger, verified, ingested, settled, by the daemon's own turns. They
+drain what is new while what came before is ingested, so the clock runs from the first message's drain to the last one's
+settling. One writer writes to the Butler.
+
+All this is done twice: with files compared by size, which is what (a) and (b) look at too, and with their checksums
+computed as well, for which each file is read.
 
 The files are raws of flats with sidecars, whose exposures are known: the work that all three ways have in common. Raws
 of the sky, with their visits, and shuffled zips are ingested after that; then one exposure a minute arrives.
@@ -34,6 +37,7 @@ from lsst.daf.butler import Butler, DatasetRef, FileDataset
 from rich.console import Console
 
 from arrivals.daemon import run_daemon
+from arrivals.files import Policy
 from benchmarks.arrival_site import PARTITIONS, READER, TOPIC, ArrivalSite, make_butler
 from benchmarks.arrival_world import DETECTORS, Camera, File, exposure_numbers, insert
 from benchmarks.report import Machine, Report, Result
@@ -108,11 +112,13 @@ def ingest_in_small_batches(butler: Butler, files: Sequence[File], path: Callabl
             butler.ingest(*datasets, transfer="direct")
 
 
-def compare(site: ArrivalSite, bare: Butler, small: Butler, exposures: Sequence[int]) -> list[Result]:
+def compare(site: ArrivalSite, bare: Butler, small: Butler, exposures: Sequence[int], policy: Policy) -> list[Result]:
     """Bring the same flats into three Butlers, in turns.
 
     Ours is a turn behind: what has been drained in one turn is ingested in the next, and the last one after all.
     """
+    site.verify(policy)
+    before = site.count()
     camera = Camera(site.rucio, on_sky=False)
     for butler in (bare, small, site.butler):
         insert(butler, camera.records(exposures))
@@ -124,21 +130,21 @@ def compare(site: ArrivalSite, bare: Butler, small: Butler, exposures: Sequence[
         ingest_in_small_batches(small, some, lambda file: str(camera.folder / file.name), clocks["small"])
         site.publish(some)
         with clocks["ours"].running():
-            site.ingest_while_draining()
+            site.take_turn()
     with clocks["ours"].running():
-        site.ingest()
-    site.expect(datasets=len(files))
+        site.take_turns()
+    site.expect(datasets=before + len(files))
     each_us = 1e6 / len(files)
-    figures = [Result("flats", len(files), "files")]
+    figures = [Result(f"{policy}_flats", len(files), "files")]
     for name, clock in clocks.items():
-        figures.append(Result(f"{name}_us", clock.wall_s * each_us, "µs"))
-        figures.append(Result(f"{name}_cpu_us", clock.cpu_s * each_us, "µs"))
+        figures.append(Result(f"{policy}_{name}_us", clock.wall_s * each_us, "µs"))
+        figures.append(Result(f"{policy}_{name}_cpu_us", clock.cpu_s * each_us, "µs"))
     ours = clocks["ours"].wall_s
     return [
         *figures,
-        Result("ours_files_a_second", len(files) / ours, "1/s"),
-        Result("ours_to_bare", ours / clocks["bare"].wall_s, "", MOST_TO_BARE),
-        Result("ours_to_small_batches", ours / clocks["small"].wall_s, "", MOST_TO_SMALL),
+        Result(f"{policy}_ours_files_a_second", len(files) / ours, "1/s"),
+        Result(f"{policy}_ours_to_bare", ours / clocks["bare"].wall_s, "", MOST_TO_BARE),
+        Result(f"{policy}_ours_to_small_batches", ours / clocks["small"].wall_s, "", MOST_TO_SMALL),
     ]
 
 
@@ -152,8 +158,7 @@ def take_in(site: ArrivalSite, name: str, files: Sequence[File], datasets: int) 
     for some in (shuffled[:half], shuffled[half:]):
         site.publish(some)
         with clock.running():
-            site.drain()
-            site.ingest()
+            site.take_turns()
     site.expect(datasets=before + datasets)
     return [
         Result(f"{name}_files", len(files), "files"),
@@ -211,8 +216,11 @@ def measure(folder: Path, scale: Scale, console: Console) -> Report:
         os.environ["PGPASSFILE"] = str(postgresql.passfile)
         bare, small = (make_butler(folder / name, postgresql, name) for name in ("bare", "small"))
         with ArrivalSite(folder / "site", kafka, postgresql) as site:
-            console.print(f"1/4 {scale.flats} exposures of flats, three ways")
-            results = compare(site, bare, small, exposure_numbers(1, scale.flats))
+            results: list[Result] = []
+            if scale.flats:
+                console.print(f"1/4 {scale.flats} exposures of flats, three ways, twice")
+                results += compare(site, bare, small, exposure_numbers(1, scale.flats), "size")
+                results += compare(site, bare, small, exposure_numbers(5_001, scale.flats), "always")
             sky = Camera(site.rucio, on_sky=True)
             if scale.singles:
                 console.print(f"2/4 {scale.singles} exposures of the sky as single files")

@@ -65,4 +65,4 @@ def _run(site: Site, stop: threading.Event, open_until_end: ExitStack, port: int
     if butler is None:
         return Totals()
     _LOG.info("%s: reading %s into %s", site.name, site.arrivals.topics, site.butler.repository)
-    return run_daemon(site.kafka, site.arrivals, ledger, butler, stop, poll_s=site.arrivals.interval_s, on_turn=on_turn)
+    return run_daemon(site.kafka, site.arrivals, ledger, butler, stop, on_turn=on_turn)

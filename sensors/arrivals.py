@@ -15,13 +15,14 @@ from typing import Self
 import dagster as dg
 from sqlalchemy.exc import DBAPIError
 
-from arrivals.drain import DrainResult, drain
+from arrivals.drain import DrainResult
 from arrivals.health import Observation, counted, judge
 from arrivals.ledger import Ledger
 from arrivals.overview import Overview
 from arrivals.records import DayObsSummary
 from resources.errors import OperatorError
 from resources.site import Site
+from sensors.drains import kept_drain
 from sensors.health import health_events
 from sensors.instances import remember_instance
 
@@ -209,7 +210,7 @@ def _look(
 def _drain(site: Site, ledger: Ledger) -> tuple[DrainResult | None, str]:
     """Drain; with Kafka away, say why not: what the ledger holds can be ingested meanwhile."""
     try:
-        result = drain(site.kafka, site.arrivals, ledger)
+        result = kept_drain(site).drain(ledger)
     except OperatorError as error:
         return None, str(error)
     return result, "; ".join(result.notices) if result.held_back else ""

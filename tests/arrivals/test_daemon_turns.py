@@ -41,8 +41,9 @@ def loop(monkeypatch):
 
             return call
 
-        for name in script:
-            monkeypatch.setattr(daemon, name, scripted(name))
+        scripted_drain = SimpleNamespace(drain=scripted("drain"), close=lambda: None)
+        monkeypatch.setattr(daemon, "Drain", lambda *_: scripted_drain)
+        monkeypatch.setattr(daemon, "ingest_pending", scripted("ingest_pending"))
 
         def on_turn(turn: Turn) -> None:
             turns.append(turn)

@@ -81,7 +81,7 @@ class ChoosingLeaders:
     def __init__(self) -> None:
         self.asked: list[set[int]] = []
 
-    def list_offsets(self, asked, request_timeout):
+    def list_offsets(self, asked, isolation_level, request_timeout):
         self.asked.append({place.partition for place in asked})
         return {place: self._answer(place.partition) for place in asked}
 

@@ -8,12 +8,13 @@ import pytest
 from confluent_kafka import Producer, TopicPartition
 
 from arrivals.announcement import Kind
-from arrivals.drain import DrainLimits, drain
+from arrivals.drain import Drain, DrainLimits
 from arrivals.ledger import Ledger
 from arrivals.message import MAX_MESSAGE_BYTES
 from arrivals.states import State
 from resources.site import ArrivalSettings, KafkaSettings, TlsSettings
 from services.catalogue import READER, READER_GROUPS
+from tests.arrivals.draining import WAYS, draining
 from tests.arrivals.hermes import encoded
 
 pytestmark = pytest.mark.integration
@@ -30,6 +31,12 @@ def kafka(kafka_site) -> KafkaSettings:
 @pytest.fixture
 def url(postgresql, new_database) -> str:
     return postgresql.url(new_database())
+
+
+@pytest.fixture(params=WAYS)
+def drain(request):
+    """Each test holds whether or not the connection is kept from one drain to the next."""
+    yield from draining(request.param)
 
 
 @pytest.fixture
@@ -79,7 +86,7 @@ def eventually(question, timeout_s: float = 120.0):
     return answer
 
 
-def test_every_message_is_a_row_once(kafka, kafka_site, ledger, new_topic):
+def test_every_message_is_a_row_once(kafka, kafka_site, ledger, new_topic, drain):
     topic = new_topic(kafka_site, 4)
     publish(kafka_site, topic, *files(500), b"not json", None, encoded("transfer-failed"))
 
@@ -95,7 +102,7 @@ def test_every_message_is_a_row_once(kafka, kafka_site, ledger, new_topic):
     ]
 
 
-def test_a_topic_is_read_under_the_names_of_both_policies(kafka, kafka_site, ledger, new_topic):
+def test_a_topic_is_read_under_the_names_of_both_policies(kafka, kafka_site, ledger, new_topic, drain):
     topic = new_topic(kafka_site)
     kafka_site.create_topic(f"usdf.{topic}")
     publish(kafka_site, topic, *files(2, "same-name"))
@@ -104,7 +111,7 @@ def test_a_topic_is_read_under_the_names_of_both_policies(kafka, kafka_site, led
     assert drain(kafka, settings(topic), ledger).rows == 5
 
 
-def test_a_topic_that_grows_is_read_to_its_new_ends(kafka, kafka_site, ledger, new_topic):
+def test_a_topic_that_grows_is_read_to_its_new_ends(kafka, kafka_site, ledger, new_topic, drain):
     topic = new_topic(kafka_site)
     publish(kafka_site, topic, *files(3))
     drain(kafka, settings(topic), ledger)
@@ -118,7 +125,7 @@ def test_a_topic_that_grows_is_read_to_its_new_ends(kafka, kafka_site, ledger, n
     assert {row.partition for row in ledger.find()} == {0, 1, 2}
 
 
-def test_a_topic_made_anew_under_its_name_is_read_from_its_start(kafka, kafka_site, ledger, new_topic):
+def test_a_topic_made_anew_under_its_name_is_read_from_its_start(kafka, kafka_site, ledger, new_topic, drain):
     topic = new_topic(kafka_site)
     publish(kafka_site, topic, *files(3, "old"))
     drain(kafka, settings(topic), ledger)
@@ -136,7 +143,7 @@ def test_a_topic_made_anew_under_its_name_is_read_from_its_start(kafka, kafka_si
     assert drain(kafka, settings(topic), ledger).notices == ()
 
 
-def test_what_kafka_deleted_unread_is_counted_and_told(kafka, kafka_site, ledger, new_topic):
+def test_what_kafka_deleted_unread_is_counted_and_told(kafka, kafka_site, ledger, new_topic, drain):
     topic = new_topic(kafka_site)
     publish(kafka_site, topic, *files(4))
     drain(kafka, settings(topic), ledger)
@@ -152,7 +159,7 @@ def test_what_kafka_deleted_unread_is_counted_and_told(kafka, kafka_site, ledger
     assert drain(kafka, settings(topic), ledger).expired == 0
 
 
-def test_a_huge_message_is_quarantined_and_holds_up_nothing(kafka, kafka_site, ledger, new_topic):
+def test_a_huge_message_is_quarantined_and_holds_up_nothing(kafka, kafka_site, ledger, new_topic, drain):
     topic = new_topic(kafka_site)
     publish(kafka_site, topic, *files(2, "before"), b"x" * 10 * 2**20, *files(2, "after"))
 
@@ -164,7 +171,9 @@ def test_a_huge_message_is_quarantined_and_holds_up_nothing(kafka, kafka_site, l
     assert len(huge.excerpt or "") == 4_096
 
 
-def test_messages_of_the_future_are_quarantined_unless_the_site_believes_them(kafka, kafka_site, ledger, new_topic):
+def test_messages_of_the_future_are_quarantined_unless_the_site_believes_them(
+    kafka, kafka_site, ledger, new_topic, drain
+):
     topic = new_topic(kafka_site)
     publish(kafka_site, topic, encoded(name="a.fits", transferred_at="2199-01-01 00:00:00"))
 
@@ -181,7 +190,7 @@ def test_messages_of_the_future_are_quarantined_unless_the_site_believes_them(ka
     assert [row.name for row in ledger.find(state=State.RECEIVED)] == ["b.fits"]
 
 
-def test_batches_end_by_their_bytes_and_all_is_recorded(kafka, kafka_site, ledger, new_topic):
+def test_batches_end_by_their_bytes_and_all_is_recorded(kafka, kafka_site, ledger, new_topic, drain):
     topic = new_topic(kafka_site, 2)
     publish(kafka_site, topic, *files(300))
 
@@ -192,11 +201,14 @@ def test_batches_end_by_their_bytes_and_all_is_recorded(kafka, kafka_site, ledge
 
 def _drain_again_and_again(kafka: KafkaSettings, arrivals: ArrivalSettings, url: str) -> None:
     ledger = Ledger(url)
-    while True:
-        drain(kafka, arrivals, ledger, DrainLimits(messages=700))
+    with Drain(kafka, arrivals) as kept:
+        while True:
+            kept.drain(ledger, DrainLimits(messages=700))
 
 
-def test_drains_that_are_killed_or_meet_each_other_lose_and_repeat_nothing(kafka, kafka_site, ledger, url, new_topic):
+def test_drains_that_are_killed_or_meet_each_other_lose_and_repeat_nothing(
+    kafka, kafka_site, ledger, url, new_topic, drain
+):
     topic = new_topic(kafka_site, 3)
     arrivals = settings(topic, batch_messages=100)
     context = multiprocessing.get_context("spawn")

@@ -1,0 +1,93 @@
+"""The line to Kafka that a drain reads through, kept for the next one: a consumer that fetches ahead meanwhile.
+
+Making it costs several times what most drains do, so it is made anew only where it may have aged: its address or its
+certificates' files have changed, or something went wrong.
+
+Belongs here: the clients, and what the consumer will give next. Doesn't: what there is to read (`arrivals.positions`),
+or reading it (`arrivals.drain`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Self
+
+from confluent_kafka import KafkaException, TopicPartition
+
+from resources.errors import OperatorError
+from resources.kafka import LastError, bootstrap_address, make_admin, make_consumer
+from resources.site import KafkaSettings
+
+Place = tuple[str, int]
+"""Topic and number of a partition, as Kafka's messages name it."""
+
+
+class Connection:
+    """A consumer and an administrator of one cluster.
+
+    Parameters
+    ----------
+    kafka
+        The cluster.
+    group
+        Consumer group that offsets are committed to, for displays of lag.
+
+    Raises
+    ------
+    resources.errors.SiteFault
+        The profile's address, group or TLS files are wrong.
+    """
+
+    def __init__(self, kafka: KafkaSettings, group: str) -> None:
+        self._made_of = _ingredients(kafka)
+        self._address = bootstrap_address(kafka)
+        self._errors = LastError()
+        self._next: dict[Place, int] = {}
+        self.consumer = make_consumer(kafka, group, self._errors)
+        try:
+            self.admin = make_admin(kafka, self._errors)
+        except BaseException:
+            self.consumer.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of Kafka."""
+        self.consumer.close()
+
+    def is_as_made(self, kafka: KafkaSettings) -> bool:
+        """Whether one that is made now would be no different: same address, same certificates."""
+        return self._made_of == _ingredients(kafka)
+
+    def read_from(self, positions: Mapping[Place, int]) -> bool:
+        """Have the consumer give these partitions from these offsets on.
+
+        Returns
+        -------
+        anew
+            Whether it had to be told; else it goes on where it is, with what it has fetched already.
+        """
+        if self._next == positions:
+            return False
+        self.consumer.assign([TopicPartition(*place, offset) for place, offset in positions.items()])
+        self._next = dict(positions)
+        return True
+
+    def reached(self, positions: Mapping[Place, int]) -> None:
+        """Take note of how far the consumer has been read."""
+        self._next = dict(positions)
+
+    def explain(self, error: KafkaException) -> OperatorError:
+        """An error as an operator should read it; the consumer is no use afterwards."""
+        return self._errors.explain(error, self._address)
+
+
+def _ingredients(kafka: KafkaSettings) -> tuple[object, ...]:
+    files = [] if kafka.tls is None else [kafka.tls.ca, kafka.tls.certificate, kafka.tls.key]
+    times = [file.stat().st_mtime_ns if file.exists() else None for file in files]
+    return (bootstrap_address(kafka), *times)
