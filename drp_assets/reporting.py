@@ -19,7 +19,7 @@ from drp_assets.pictures import link
 from launchers.outcome import DatasetCount, Outcome, QuantumFailure
 from planning.release import Release
 from resources.site import Site
-from validation.counts import Severity, check_counts
+from validation.counts import CheckResult, Severity, check_counts
 from validation.report import FailedQuantum
 
 _SHOWN_FAILURES = 5
@@ -141,13 +141,25 @@ def _report_partition(
             passed=result.passed and outcome.worked and not outcome.held,
             metadata=metadata,
             severity=severity,
-            description=f"{outcome.held} failures are held for somebody to decide" if outcome.held else result.message,
+            description=_described(result, outcome),
         )
+
+
+def _described(result: CheckResult, outcome: Outcome) -> str:
+    """Say how much is there, and where that isn't all, the most frequent cause: a check is looked at first."""
+    said = f"{outcome.held} failures are held for somebody to decide" if outcome.held else result.message
+    if (result.passed and not outcome.held) or not outcome.decisions:
+        return said
+    first, *others = outcome.decisions
+    more = f" (and {len(others)} more causes, see `failures` of the partition)" if others else ""
+    return f"{said}. {first}{more}"
 
 
 def _metadata(site: Site, asset: ProductAsset, outcome: Outcome, made: DatasetCount, table: Path) -> dict[str, Any]:
     task = outcome.tasks.get(asset.product.task) if asset.product else None
     return {
+        # First, as it is what somebody who comes because of a failure looks for.
+        "failures": dg.MetadataValue.md("\n".join(f"* {line}" for line in outcome.decisions) or "none"),
         "datasets": made.count,
         "datasets expected": made.expected,
         "bytes": made.bytes,
@@ -159,7 +171,6 @@ def _metadata(site: Site, asset: ProductAsset, outcome: Outcome, made: DatasetCo
         "wall time (s)": outcome.wall_s,
         "collection": outcome.run_collection,
         "failed quanta": link(site, table),
-        "failures": dg.MetadataValue.md("\n".join(f"* {line}" for line in outcome.decisions) or "none"),
     }
 
 

@@ -174,9 +174,20 @@ def _failures(
     logs = [_ref(graph, nodes[quantum["log_id"]], quantum["log_id"]) for _, quantum in failed]
     uris = {ref.id: str(uri.primaryURI) for ref, uri in butler.get_many_uris(logs, allow_missing=True).items()}
     return tuple(
-        QuantumFailure(label, _plain(quantum["data_id"]), *_cause(quantum, uris.get(log.id, "")), uris.get(log.id, ""))
+        QuantumFailure(
+            label,
+            _plain(quantum["data_id"]),
+            *_cause(quantum, uris.get(log.id, "")),
+            uris.get(log.id, ""),
+            _memory_mb(quantum),
+        )
         for (label, quantum), log in zip(failed, logs, strict=True)
     )
+
+
+def _memory_mb(quantum: Mapping[str, Any]) -> float:
+    used = [attempt.resource_usage.memory for attempt in quantum["attempts"] if attempt.resource_usage is not None]
+    return max(used, default=0.0) / _BYTES_PER_MB
 
 
 def _cause(quantum: Mapping[str, Any], log: str) -> tuple[str, str]:

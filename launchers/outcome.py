@@ -57,6 +57,8 @@ class QuantumFailure:
         First line of its message.
     log
         URI of the quantum's log; empty where there is none.
+    memory_mb
+        Largest resident size of its process at its end; 0 where it isn't known.
     """
 
     task: str
@@ -64,6 +66,7 @@ class QuantumFailure:
     exception: str
     message: str
     log: str
+    memory_mb: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

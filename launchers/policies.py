@@ -238,23 +238,28 @@ def _combined_count(before: DatasetCount, after: DatasetCount) -> DatasetCount:
 
 
 def describe(judgements: Iterable[Judgement]) -> list[str]:
-    """Say what is done, a line for each cause, the most frequent first.
+    """Say what is done, a line for each cause with one quantum as its example, the most frequent first.
 
     Parameters
     ----------
     judgements
         What was decided.
     """
-    groups: Counter[tuple[str, str, str, Action, str, int | None]] = Counter()
+    groups: defaultdict[tuple[str, str, str, Decision], list[QuantumFailure]] = defaultdict(list)
     for each in judgements:
-        failure, decision = each.failure, each.decision
-        groups[
-            failure.task, failure.exception, failure.message, decision.action, decision.policy, decision.memory_mb
-        ] += 1
+        failure = each.failure
+        groups[failure.task, failure.exception, failure.message, each.decision].append(failure)
     return [
-        f"{number} {task}: {exception or 'no exception'}: {message}: {_said(action, memory)} ({policy})"
-        for (task, exception, message, action, policy, memory), number in groups.most_common()
+        f"{len(failures)} {task}: {exception or 'no exception'}: {message}: "
+        f"{_said(decision.action, decision.memory_mb)} ({decision.policy}); such as {_example(failures[0])}"
+        for (task, exception, message, decision), failures in sorted(groups.items(), key=lambda item: -len(item[1]))
     ]
+
+
+def _example(failure: QuantumFailure) -> str:
+    data_id = ", ".join(f"{key}={value}" for key, value in failure.data_id.items())
+    memory = f", {failure.memory_mb:.0f} MB" if failure.memory_mb else ""
+    return f"{data_id}{memory}, log {failure.log or 'none'}"
 
 
 def _said(action: Action, memory_mb: int | None) -> str:

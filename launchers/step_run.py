@@ -34,6 +34,9 @@ from planning.policies import Action, Decision, FailurePolicy
 from resources.errors import Rejected
 
 LOG_EVERY_S = 5.0
+_LINES = 60
+"""A submission that takes ten times as long has not ten times as many lines, but some hundred more."""
+
 _WATCHER = "watch.lock"
 
 
@@ -244,7 +247,7 @@ def _leave_or_cancel(context: reattach.StepContext, request: StepRequest) -> Non
 
 
 class _Teller:
-    """Puts progress into the run's log, but no flood of it."""
+    """Puts progress into the run's log, but no flood of it: the longer it takes, the rarer the lines."""
 
     def __init__(self, context: reattach.StepContext, every_s: float) -> None:
         self._context = context
@@ -254,7 +257,7 @@ class _Teller:
 
     def tell(self, progress: Progress) -> None:
         """Tell, unless something was told a moment ago."""
-        if time.monotonic() - self._told_at >= self._every_s:
+        if time.monotonic() - self._told_at >= max(self._every_s, progress.elapsed_s / _LINES):
             self.tell_last(progress)
 
     def tell_last(self, progress: Progress) -> None:

@@ -37,6 +37,8 @@ class Progress:
         Quanta in the graph; None where it isn't known.
     elapsed_s
         Time since watching began.
+    left_s
+        Time until all quanta are done at the pace of those done since watching began; None where that can't be said.
     """
 
     state: str
@@ -45,6 +47,7 @@ class Progress:
     quanta_failed: int | None = None
     quanta_total: int | None = None
     elapsed_s: float = 0.0
+    left_s: float | None = None
 
     @property
     def is_over(self) -> bool:
@@ -57,7 +60,8 @@ class Progress:
         if self.quanta_done is not None:
             total = "" if self.quanta_total is None else f" of {self.quanta_total}"
             failed = f", {self.quanta_failed} failed" if self.quanta_failed else ""
-            quanta = f"; quanta: {self.quanta_done}{total} done{failed}"
+            left = "" if self.left_s is None or self.is_over else f", about {_duration(self.left_s)} left"
+            quanta = f"; quanta: {self.quanta_done}{total} done{failed}{left}"
         return f"{self.state.lower()} after {self.elapsed_s:.0f} s; jobs: {jobs or 'none'}{quanta}"
 
 
@@ -106,6 +110,7 @@ def watch(
     began = heard = time.monotonic()
     told: tuple[object, ...] = ()
     resumes = 0
+    first: Progress | None = None
     while True:
         try:
             seen = look(handle)
@@ -117,7 +122,9 @@ def watch(
             time.sleep(poll_s)
             continue
         heard = time.monotonic()
-        progress = Progress(seen.state, seen.jobs, seen.quanta_done, seen.quanta_failed, quanta_total, heard - began)
+        progress = replace(seen, quanta_total=quanta_total, elapsed_s=heard - began)
+        first = first or progress
+        progress = replace(progress, left_s=time_left(first, progress))
         if (now := (progress.state, dict(progress.jobs), progress.quanta_done, progress.quanta_failed)) != told:
             told = now
             on_progress(progress)
@@ -132,6 +139,28 @@ def watch(
                     "see driver.log there, then bps restart",
                 )
         time.sleep(poll_s)
+
+
+def time_left(first: Progress, now: Progress) -> float | None:
+    """Say how long it takes until all quanta are done, at the pace of those done so far.
+
+    Parameters
+    ----------
+    first, now
+        What was seen when watching began, and what is seen now.
+    """
+    if first.quanta_done is None or now.quanta_done is None or now.quanta_total is None:
+        return None
+    done = now.quanta_done - first.quanta_done
+    passed_s = now.elapsed_s - first.elapsed_s
+    left = now.quanta_total - now.quanta_done - (now.quanta_failed or 0)
+    return left * passed_s / done if done > 0 and passed_s > 0 and left > 0 else None
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 def cancel(handle: Handle) -> str:

@@ -142,7 +142,10 @@ def test_a_rescue_does_exactly_what_one_bad_detector_of_one_exposure_has_left(wo
         "toy_tasks.EvilData",
         "this exposure is evil",
     )
-    assert "1 double: toy_tasks.EvilData: this exposure is evil: listed (otherwise)" in world.log
+    (told,) = (line for line in world.log if line.startswith("1 double: toy_tasks.EvilData: this exposure is evil"))
+    assert ": listed (otherwise); such as detector=1, exposure=2026110100001, instrument=ToyCam, " in told
+    assert failure.memory_mb > 50
+    assert told.endswith(f" {failure.memory_mb:.0f} MB, log {failure.log}")
 
     mended = world.run(rescue=True)
 
@@ -192,7 +195,8 @@ def test_a_connection_that_failed_is_tried_again_by_itself(world, tmp_path):
 
     assert outcome.complete
     assert world.quanta(2) == ONE
-    assert outcome.decisions == ("1 double: ConnectionError: the store didn't answer: tried again (connection)",)
+    (decision,) = outcome.decisions
+    assert decision.startswith("1 double: ConnectionError: the store didn't answer: tried again (connection); such as ")
     assert [case.action for case in world.casebook.cases("toy")] == ["retry"]
 
 

@@ -154,8 +154,8 @@ def test_combined_counts_are_always_possible(done: int, bad: int, waiting: int, 
 def test_decisions_are_told_by_cause() -> None:
     made = [judged(Action.RETRY), judged(Action.RETRY, detector=2), judged(Action.MORE_MEMORY, 99, exception="E")]
     assert describe(made) == [
-        "2 isr: ValueError: too bad: tried again (p)",
-        "1 isr: E: too bad: tried again with 99 MB (p)",
+        "2 isr: ValueError: too bad: tried again (p); such as exposure=7, detector=1, log s3://log",
+        "1 isr: E: too bad: tried again with 99 MB (p); such as exposure=7, detector=1, log s3://log",
     ]
 
 

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from typing import ClassVar
 
 import pytest
@@ -65,6 +66,25 @@ def test_progress_is_told_when_something_changed_and_only_then(service, handle):
 
     assert [progress.state for progress in told] == ["RUNNING", "SUCCEEDED"]
     assert str(told[0]) == "running after 0 s; jobs: 2 running, 1 succeeded; quanta: 7 of 10 done, 1 failed"
+
+
+@pytest.mark.parametrize(
+    ("done", "failed", "after_s", "said"),
+    [
+        (110, 0, 10.0, ", about 11 s left"),
+        (20, 0, 100.0, ", about 33 min left"),
+        (20, 200, 60.0, ""),
+        (10, 0, 60.0, ""),
+        (11, 0, 3600.0, ", about 209.0 h left"),
+    ],
+)
+def test_time_left_follows_the_pace_since_watching_began(done, failed, after_s, said):
+    first = watch.Progress("RUNNING", {}, 10, 0, 220, 0.0)
+    now = watch.Progress("RUNNING", {}, done, failed, 220, after_s)
+
+    told = str(replace(now, left_s=watch.time_left(first, now)))
+
+    assert told.partition(" done")[2].removeprefix(f", {failed} failed") == said
 
 
 def test_a_workflow_whose_runner_died_is_resumed(service, handle):
