@@ -28,8 +28,8 @@ SLOW = "sleep 12"
 
 _MEMORY_MB = 600
 _POLL_S = 0.25
-_RETRY_WITHIN_S = 30.0
-"""A run that Dagster itself tries again is there by then."""
+_WILL_RETRY = "dagster/will_retry"
+"""Tag of a failed run that Dagster itself tries again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +55,9 @@ class World:
 
     @property
     def has_worker(self) -> bool:
-        """Whether somebody works for it."""
-        return bool(self.site.workers(self.runs))
+        """Whether somebody works for it; a run that never begins, Dagster itself gives up after a while."""
+        runs = self.runs
+        return bool(runs) and runs[0].status is dg.DagsterRunStatus.STARTED and bool(self.site.workers(runs))
 
     @property
     def nodes(self) -> Sequence[str]:
@@ -204,10 +205,9 @@ def _wait_for_end(world: World, expected: Expected, patience_s: float) -> bool:
         latest = world.runs[0]
         if latest.status.value == expected.run:
             return asked_again
-        known, deadline = len(world.runs), time.monotonic() + _RETRY_WITHIN_S
-        while len(world.runs) == known and time.monotonic() < deadline:
-            time.sleep(_POLL_S)
-        if len(world.runs) > known:
+        known = len(world.runs)
+        if latest.tags.get(_WILL_RETRY) == "true":
+            _wait(lambda before=known: len(world.runs) > before, "Dagster tries it again", patience_s)  # type: ignore[misc]
             continue
         if asked_again or not expected.asked_again:
             return asked_again
@@ -258,7 +258,7 @@ def _terminate_everything(world: World) -> str:
 
 
 _ASKED = Moment("it is asked for", lambda world: True, 20.0)
-_WORKS = Moment("a worker is there", lambda world: world.has_worker, 20.0)
+_WORKS = Moment("a worker has begun", lambda world: world.has_worker, 20.0)
 _RUNS = Moment("a job runs", lambda world: bool(world.nodes), 5.0)
 _STARTS = Moment("a job runs", lambda world: bool(world.nodes), 0.0)
 

@@ -226,7 +226,7 @@ class LauncherSite:
         """Write the site's own ``dagster.yaml``, with this PostgreSQL, and short intervals."""
         settings = yaml.safe_load((TOP / "dagster.yaml").read_text())
         settings["storage"] = {"postgres": {"postgres_url": self.postgresql.url("dagster", "psycopg2")}}
-        settings["run_monitoring"] |= {"poll_interval_seconds": 2, "start_timeout_seconds": 120}
+        settings["run_monitoring"] |= {"poll_interval_seconds": 2}
         home = Path(self.variables["DAGSTER_HOME"])
         home.mkdir(parents=True)
         (home / "dagster.yaml").write_text(yaml.safe_dump(settings))
