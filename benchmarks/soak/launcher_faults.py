@@ -29,7 +29,7 @@ SLOW = "sleep 12"
 _MEMORY_MB = 600
 _POLL_S = 0.25
 _WILL_RETRY = "dagster/will_retry"
-"""Tag of a failed run that Dagster itself tries again."""
+"""Tag by which Dagster says, a moment after a run has failed, whether it tries it again itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,11 +202,11 @@ def _wait_for_end(world: World, expected: Expected, patience_s: float) -> bool:
     asked_again = False
     while True:
         _wait(lambda: bool(runs := world.runs) and runs[0].is_finished, "its run is over", patience_s)
-        latest = world.runs[0]
-        if latest.status.value == expected.run:
+        runs = world.runs
+        if runs[0].status.value == expected.run:
             return asked_again
-        known = len(world.runs)
-        if latest.tags.get(_WILL_RETRY) == "true":
+        known = len(runs)
+        if runs[0].status is dg.DagsterRunStatus.FAILURE and _is_tried_again(world, runs[0].run_id, patience_s):
             _wait(lambda before=known: len(world.runs) > before, "Dagster tries it again", patience_s)  # type: ignore[misc]
             continue
         if asked_again or not expected.asked_again:
@@ -214,6 +214,15 @@ def _wait_for_end(world: World, expected: Expected, patience_s: float) -> bool:
         asked_again = True
         world.site.ask(world.trial, times=2)
         _wait(lambda before=known: len(world.runs) > before, "it is asked for again", patience_s)  # type: ignore[misc]
+
+
+def _is_tried_again(world: World, failed: str, patience_s: float) -> bool:
+    def said() -> str | None:
+        run = world.instance.get_run_by_id(failed)
+        return run.tags.get(_WILL_RETRY) if run else None
+
+    _wait(lambda: said() is not None, "Dagster says whether it tries it again", patience_s)
+    return said() == "true"
 
 
 def _kill(server: Callable[[LauncherSite], Service]) -> Callable[[World], str]:
