@@ -31,7 +31,8 @@ now quiet machine follow the definitions, trivial quanta through the launchers, 
     quanta executed bare in the same way; of several runs for the same partitions, the last. Two runs at the same time
     count twice.
 ``steps_elapsed_ratio``
-    The same with the time in which at least one of these runs was under way.
+    The same with the time in which at least one of these runs was under way: what the machine was taken for, as bare
+    execution takes it. The target is this one's.
 ``submissions_repeated``, ``submissions_not_compared``, ``bare_quanta_failed``
     How far the figures above can be trusted: runs for partitions that were run again later; runs whose graph would be
     another one now; quanta that raised when they were executed bare.
@@ -208,8 +209,8 @@ def step_results(
     return (
         Result("steps_platform", platform_s, "s"),
         Result("steps_bare", bare_s, "s"),
-        Result("steps_ratio", platform_s / bare_s, "", target),
-        Result("steps_elapsed_ratio", elapsed_s / bare_s, ""),
+        Result("steps_ratio", platform_s / bare_s, ""),
+        Result("steps_elapsed_ratio", elapsed_s / bare_s, "", target),
         Result("submissions_repeated", len(submissions) - len(last), ""),
         Result("submissions_not_compared", len(last) - len(comparisons), "", 0),
         Result("bare_quanta_failed", sum(each.bare.failed for each in comparisons), "", 0),

@@ -56,7 +56,7 @@ def test_the_ratio_of_the_steps_is_of_sums_and_what_runs_at_once_counts_twice_bu
         "submissions_not_compared": 0,
         "bare_quanta_failed": 1,
     }
-    assert {result.name: result.met for result in results}["steps_ratio"] is True
+    assert {result.name: result.met for result in results}["steps_elapsed_ratio"] is True
 
 
 def test_what_was_repeated_or_could_not_be_compared_is_told():
