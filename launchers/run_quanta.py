@@ -13,9 +13,11 @@ from __future__ import annotations
 import argparse
 import itertools
 import logging
+import shutil
 import sys
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from lsst.daf.butler import ButlerConfig, Quantum, QuantumBackedButler
 from lsst.daf.butler.cli.cliLog import CliLog
@@ -89,16 +91,26 @@ def run_quanta(butler: str, graph: str, quanta: Sequence[uuid.UUID]) -> None:
     """
     disable_implicit_threading()
     chosen = PredictedQuantumGraph.read_execution_quanta(graph, quantum_ids=set(quanta) or None)
-    # One datastore cache for all, not a folder made for each quantum.
-    DatastoreCacheManager.set_fallback_cache_directory_if_unset()
-    executor = SingleQuantumExecutor(
-        butler=None,
-        task_factory=TaskFactory(),
-        limited_butler_factory=ButlersOfOneDatastore(butler, chosen),
-        skip_existing=True,
-        clobber_outputs=True,
-    )
-    MPGraphExecutor(num_proc=1, timeout=_TIMEOUT_S, quantum_executor=executor).execute(chosen)
+    with _one_datastore_cache():
+        executor = SingleQuantumExecutor(
+            butler=None,
+            task_factory=TaskFactory(),
+            limited_butler_factory=ButlersOfOneDatastore(butler, chosen),
+            skip_existing=True,
+            clobber_outputs=True,
+        )
+        MPGraphExecutor(num_proc=1, timeout=_TIMEOUT_S, quantum_executor=executor).execute(chosen)
+
+
+@contextmanager
+def _one_datastore_cache() -> Iterator[None]:
+    """Let all quanta share a datastore cache, instead of a folder for each; it is removed by whoever made it."""
+    is_ours, folder = DatastoreCacheManager.set_fallback_cache_directory_if_unset()
+    try:
+        yield
+    finally:
+        if is_ours:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def main() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -100,3 +101,15 @@ def test_a_quantum_that_fails_is_told_by_the_exit_code(tmp_path):
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
 
     assert ended.returncode == 1
+
+
+def test_nothing_of_a_process_stays_in_the_folder_for_temporary_files(tmp_path):
+    root = make_repository(tmp_path / "repo")
+    request = make_request(root, tmp_path / "tidy")
+    command = [str(Path(sys.executable).with_name("drp-quanta")), root, str(build_graph(request).path)]
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+
+    subprocess.run(command, check=True, capture_output=True, env={**os.environ, "TMPDIR": str(temporary)})
+
+    assert not list(temporary.iterdir())
