@@ -6,7 +6,9 @@ Belongs here: publishing, and what a site does about it by the platform's own me
 
 from __future__ import annotations
 
+import multiprocessing
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -15,8 +17,9 @@ from typing import Self
 from confluent_kafka import Producer
 from lsst.daf.butler import Butler, CollectionType, Config, DatasetType
 
-from arrivals.daemon import Intake, Turn
+from arrivals.drain import Drain
 from arrivals.files import Policy
+from arrivals.ingest import ingest_pending
 from arrivals.ledger import Ledger
 from arrivals.states import State
 from benchmarks.arrival_world import PREFIX, RUN, BenchCam, File, messages
@@ -70,7 +73,9 @@ class ArrivalSite:
                 "paths": [{"announced": PREFIX, "local": str(self.rucio)}],
             }
         )
-        self._intake = self._make_intake()
+        spawned = multiprocessing.get_context("spawn")
+        self._sensor = ProcessPoolExecutor(1, spawned, _begin, (self.kafka, self.settings, self.ledger.url))
+        self._sensor.submit(_drain).result()  # it runs before anything comes
         self._producer = Producer(kafka.client() | {"linger.ms": 50, "queue.buffering.max.messages": 500_000})
         self._postgresql = postgresql
         self._published = 0
@@ -81,12 +86,9 @@ class ArrivalSite:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._intake.close()
+        self._sensor.shutdown()
         self.butler.close()
         self.ledger.close()
-
-    def _make_intake(self) -> Intake:
-        return Intake(self.kafka, self.settings, self.ledger, self.butler)
 
     def publish(self, files: Sequence[File]) -> None:
         """Announce files, in the order given, round the partitions."""
@@ -97,23 +99,24 @@ class ArrivalSite:
         if self._producer.flush(120):
             raise RuntimeError("Kafka didn't take all messages")
 
-    def take_turn(self) -> Turn:
-        """Drain what is new while what was drained before is ingested, as the daemon does."""
-        turn = self._intake.turn()
-        if turn.trouble:
-            raise RuntimeError(turn.trouble)
-        return turn
+    def take_turn(self) -> int:
+        """Drain what is new while what was drained before is ingested; gives how many messages are left in Kafka.
+
+        As at a site whose sensor drains while a run ingests, these are two processes.
+        """
+        drained = self._sensor.submit(_drain)
+        if self.ledger.backlog():
+            ingest_pending(self.butler, self.ledger, self.settings)
+        return drained.result()
 
     def take_turns(self) -> None:
         """Take turns until nothing is left in Kafka or to be ingested."""
-        while (drained := self.take_turn().drained) is None or drained.lag or self.ledger.backlog():
+        while self.take_turn() or self.ledger.backlog():
             pass
 
     def verify(self, policy: Policy) -> None:
         """From now on, compare files with their announcements in this way."""
         self.settings = self.settings.model_copy(update={"verify": policy})
-        self._intake.close()
-        self._intake = self._make_intake()
 
     def count(self) -> int:
         """How many raws are in the Butler."""
@@ -149,3 +152,16 @@ class ArrivalSite:
         status = Path("/proc/self/status").read_text(encoding="ascii")
         [peak] = (line for line in status.splitlines() if line.startswith("VmHWM:"))
         return [*results, Result("raws", self.count(), "datasets"), Result("memory", int(peak.split()[1]) / 1024, "MB")]
+
+
+_draining: list[tuple[Drain, Ledger]] = []
+"""What the sensor's process keeps."""
+
+
+def _begin(kafka: KafkaSettings, settings: ArrivalSettings, url: str) -> None:
+    _draining.append((Drain(kafka, settings), Ledger(url)))
+
+
+def _drain() -> int:
+    [(drain, ledger)] = _draining
+    return drain.drain(ledger).lag

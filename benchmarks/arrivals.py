@@ -3,9 +3,10 @@
 Three ways into three Butlers of one PostgreSQL, with the same files, in turns, so that whatever else the machine does
 slows all three alike: (a) ``Butler.ingest`` alone, in batches of 1,000, with references made before the clock starts;
 (b) as ctrl_ingestd does, in batches of 50, each reference read from its sidecar and its data ID looked up by itself;
-(c) ours, whole: drained from a real Kafka into the ledger, verified, ingested, settled, by the daemon's own turns. They
-drain what is new while what came before is ingested, so the clock runs from the first message's drain to the last one's
-settling. One writer writes to the Butler.
+(c) ours, whole: drained from a real Kafka into the ledger, verified, ingested, settled. As at a site whose sensor
+drains while a run ingests, one process drains what is new while another ingests what came the turn before, so the clock
+runs from the first message's drain to the last one's settling. One writer writes to the Butler. Figures of CPU are of
+the process that ingests.
 
 All this is done twice: with files compared by size, which is what (a) and (b) look at too, and with their checksums
 computed as well, for which each file is read.

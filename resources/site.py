@@ -71,7 +71,7 @@ class ArrivalSettings(Document):
     max_clock_difference_s: Annotated[float, Field(ge=0)] | None = Field(
         86_400.0, description="messages from further in the future are put into quarantine; none: any time is believed"
     )
-    ingest_batch: Annotated[int, Field(gt=0)] = 2_000
+    ingest_batch: Annotated[int, Field(gt=0)] = 5_000
     interval_s: Annotated[int, Field(gt=0)] = Field(30, description="how often the arrivals sensor looks")
     quiescent_s: Annotated[float, Field(ge=0)] = Field(
         60.0, description="a day_obs is ready when complete and nothing of it has arrived for this long"
