@@ -101,6 +101,10 @@ class CodeServer(DagsterServer):
         super().__init__(folder, variables)
         self.location = location
 
+    def environment(self) -> Mapping[str, str]:
+        """Wait for no call when told to go: whoever calls has gone before, or asks again."""
+        return {**super().environment(), "DAGSTER_GRPC_SHUTDOWN_GRACE_PERIOD": "1"}
+
     def command(self) -> Sequence[str]:
         """Serve the location."""
         target = ["--module-name", "drp_assets.definitions", "--attribute", self.location]
