@@ -82,6 +82,10 @@ class Connection:
         """Take note of how far the consumer has been read."""
         self._next = dict(positions)
 
+    def is_well(self) -> None:
+        """Take note that Kafka answers: what went wrong before explains nothing that goes wrong from now on."""
+        self._errors.forget()
+
     def explain(self, error: KafkaException) -> OperatorError:
         """An error as an operator should read it; the consumer is no use afterwards."""
         return self._errors.explain(error, self._address)

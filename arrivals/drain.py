@@ -210,6 +210,7 @@ class Drain:
                 pass
             else:
                 if not outlook.notices:
+                    kept.is_well()
                     return outlook, kept
         self.close()
         self._connection = Connection(self._kafka, self._settings.group)
@@ -280,7 +281,10 @@ class _Reading:
             # It would wait for more than there is.
             most = min(_POLL_MESSAGES, self._limits.messages - read, sum(s.lag for s in self._spans.values()) or 1)
             messages = self._connection.consumer.consume(most, timeout=_POLL_S)
-            read += self._take(messages, batch)
+            taken = self._take(messages, batch)
+            if taken:
+                self._connection.is_well()
+            read += taken
             if batch.is_full(self._settings):
                 self._record(batch)
                 batch = _Batch()

@@ -43,6 +43,10 @@ class LastError:
         """Remember it, unless something more telling is known."""
         self._met = error if self._met is None else most_telling(error, self._met)
 
+    def forget(self) -> None:
+        """What was met is over: the client gets answers."""
+        self._met = None
+
     def explain(self, error: KafkaException | KafkaError, where: str) -> OperatorError:
         """The error as an operator should read it: `SiteFault` if the site has to mend something, else `Retriable`.
 

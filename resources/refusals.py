@@ -29,6 +29,14 @@ _UNAUTHORISED = frozenset(
     }
 )
 _LOST = frozenset({KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN, KafkaError._TIMED_OUT})
+_NO_TOPIC = frozenset(
+    {
+        KafkaError.UNKNOWN_TOPIC_OR_PART,
+        KafkaError.UNKNOWN_TOPIC_ID,
+        KafkaError._UNKNOWN_TOPIC,
+        KafkaError._UNKNOWN_PARTITION,
+    }
+)
 _BROKER = re.compile(r"(?:\w+://)?(?P<host>[^\s/]+):(?P<port>\d+)/\w+: ")
 _ALERT = re.compile(r"alert (?P<name>[a-z ]+): SSL alert number (?P<number>\d+)")
 _STATE = re.compile(r" \(after \d+ms in state \w+[^)]*\)")
@@ -77,6 +85,10 @@ def explain(error: KafkaError, where: str, tls: TlsSettings | None, now: datetim
         return SiteFault("Kafka: the broker speaks TLS, and the profile has no certificate", broker, "add kafka.tls")
     if "SSL handshake failed" in text:
         return Retriable(f"Kafka: {text}", broker, "is the broker up, and is this its TLS port?")
+    if error.code() in _NO_TOPIC:
+        return Retriable(f"Kafka: {text}", where, "a topic has gone; if it stays away, mend arrivals.topics")
+    if error.code() > 0:
+        return Retriable(f"Kafka: {text}", broker if named else where, "the broker is up and can't: see its log")
     return Retriable(f"Kafka: {text}", broker if named else where, "is the broker up?")
 
 
@@ -119,7 +131,11 @@ def _alerted(number: int, name: str, broker: str, tls: TlsSettings | None, now: 
 
 
 def _untrusted(broker: str, tls: TlsSettings) -> OperatorError:
-    why = why_untrusted(*_host_and_port(broker), tls.ca)
+    try:
+        why = why_untrusted(*_host_and_port(broker), tls.ca)
+    except OSError as error:
+        what = f"Kafka: the broker's certificate is not good, and it doesn't answer when asked for it again: {error}"
+        return SiteFault(what, broker, f"compare it with the authorities in {tls.ca}")
     if why is None:
         return Retriable("Kafka: the broker's certificate was not good, and now is", broker, "is it being renewed?")
     what = f"Kafka: the broker's certificate is not good: {why}"

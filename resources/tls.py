@@ -24,7 +24,7 @@ from resources.site import TlsSettings
 WARN_DAYS = 30.0
 """So long before its end a certificate is worth a warning: an authority may need a week or two."""
 
-_PROBE_TIMEOUT_S = 5.0
+_PROBE_TIMEOUT_S = 10.0
 _DAY = timedelta(days=1)
 
 
@@ -160,7 +160,7 @@ def expiry_warnings(tls: TlsSettings, now: datetime, within_days: float = WARN_D
 
 
 def why_untrusted(host: str, port: int, ca: Path, timeout_s: float = _PROBE_TIMEOUT_S) -> str | None:
-    """Ask a server for its certificate, and say what is wrong with it; none if nothing is, or it doesn't answer.
+    """Ask a server for its certificate, and say what is wrong with it; none if nothing is.
 
     Parameters
     ----------
@@ -170,6 +170,11 @@ def why_untrusted(host: str, port: int, ca: Path, timeout_s: float = _PROBE_TIME
         Authorities that it should be vouched for by.
     timeout_s
         Patience.
+
+    Raises
+    ------
+    OSError
+        It doesn't answer, or ends the talk before it has shown its certificate.
     """
     context = ssl.create_default_context(cafile=str(ca))
     context.verify_flags &= ~ssl.VERIFY_X509_STRICT  # librdkafka and Java aren't strict either
@@ -181,8 +186,10 @@ def why_untrusted(host: str, port: int, ca: Path, timeout_s: float = _PROBE_TIME
             return None
     except ssl.SSLCertVerificationError as error:
         return error.verify_message.rstrip(".")
-    except OSError:
-        return None
+    except ssl.SSLError as error:
+        if "ALERT" in (error.reason or ""):  # it has looked at ours, so we have found its good
+            return None
+        raise
 
 
 def speaks_tls(host: str, port: int, timeout_s: float = _PROBE_TIMEOUT_S) -> bool:

@@ -40,7 +40,7 @@ ADMIN = "admin"
 
 _BROKER = "broker"
 _MESSAGE_BYTES = 16 * 2**20
-_ADMIN_TIMEOUT_S = 20.0
+_ADMIN_TIMEOUT_S = 120.0
 
 
 class ApacheKafka(LoopbackServer):

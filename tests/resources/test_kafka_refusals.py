@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 import socket
+import ssl
 import threading
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -46,6 +48,28 @@ def silent():
     with socket.create_server(("127.0.0.1", 0)) as server:
         threading.Thread(target=hang_up, daemon=True).start()
         yield f"127.0.0.1:{server.getsockname()[1]}"
+
+
+@pytest.fixture
+def vouched(tls):
+    """A broker whose certificate is of the authority that we trust."""
+    own = Authority(tls.ca.parent, "Rogue CA").issue("broker")
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(own.certificate, own.key)
+
+    def shake_hands() -> None:
+        connection, _ = server.accept()
+        with suppress(OSError), context.wrap_socket(connection, server_side=True) as client:
+            client.recv(1)  # until the other side hangs up
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=shake_hands, daemon=True).start()
+        yield f"127.0.0.1:{server.getsockname()[1]}"
+
+
+def unverified(broker: str) -> KafkaError:
+    text = f"ssl://{broker}/bootstrap: SSL handshake failed: error:0A000086:SSL routines::certificate verify failed"
+    return KafkaError(KafkaError._SSL, f"{text}{STATE}")
 
 
 def transport(text: str) -> KafkaError:
@@ -135,6 +159,38 @@ def test_a_broker_that_hangs_up_on_us_may_be_back_later(silent):
     assert str(error) == f"{silent}: Kafka: Local: Broker transport failure; is the broker up?"
 
 
+def test_a_refused_broker_that_then_does_not_answer_is_still_one_that_we_refused(silent, tls):
+    error = explain(unverified(silent), WHERE, tls)
+
+    assert isinstance(error, SiteFault)
+    assert str(error).startswith(
+        f"{silent}: Kafka: the broker's certificate is not good, and it doesn't answer when asked for it again: "
+    )
+    assert str(error).endswith(f"; compare it with the authorities in {tls.ca}")
+
+
+def test_a_broker_whose_certificate_has_become_good_may_be_talked_to_later(vouched, tls):
+    error = explain(unverified(vouched), WHERE, tls)
+
+    assert isinstance(error, Retriable)
+    assert str(error) == f"{vouched}: Kafka: the broker's certificate was not good, and now is; is it being renewed?"
+
+
+@pytest.mark.parametrize(
+    ("code", "mend"),
+    [
+        (KafkaError.UNKNOWN_TOPIC_OR_PART, "a topic has gone; if it stays away, mend arrivals.topics"),
+        (KafkaError.NOT_ENOUGH_REPLICAS, "the broker is up and can't: see its log"),
+        (KafkaError._TIMED_OUT, "is the broker up?"),
+    ],
+)
+def test_only_of_a_silent_broker_it_is_asked_whether_it_is_up(tls, code, mend):
+    error = explain(KafkaError(code), WHERE, tls)
+
+    assert isinstance(error, Retriable)
+    assert str(error) == f"{WHERE}: Kafka: {KafkaError(code).str()}; {mend}"
+
+
 def test_the_most_telling_error_explains_a_call_that_timed_out(tls):
     errors = LastError(tls)
     errors(transport(BAD_CERTIFICATE))
@@ -153,6 +209,16 @@ def test_what_is_raised_counts_when_it_says_more_than_what_went_before(tls):
     error = errors.explain(KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED, "Broker: no"), WHERE)
 
     assert isinstance(error, SiteFault)
+
+
+def test_what_is_over_explains_nothing_that_goes_wrong_later(tls):
+    errors = LastError(tls)
+    errors(transport(BAD_CERTIFICATE))
+    errors.forget()
+
+    error = errors.explain(KafkaError(KafkaError._TRANSPORT, "ssl://kafka:9093/1: Connect failed: refused"), WHERE)
+
+    assert isinstance(error, Retriable)
 
 
 def test_what_a_client_has_not_told_yet_is_asked_for(tls):
