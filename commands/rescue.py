@@ -6,6 +6,7 @@ Belongs here: the commands, thin. Doesn't: what a rescue does (`launchers.rescue
 
 from __future__ import annotations
 
+import dataclasses
 import getpass
 import json
 from collections import Counter
@@ -19,7 +20,7 @@ from rich.table import Table
 from commands.backfill import find_release, find_step, launch_backfill
 from commands.console import make_console
 from drp_assets.submissions import UNCHANGED, request_at
-from launchers.attempts import Attempt, attempts_of, current_work
+from launchers.attempts import Work, attempts_of, current_work
 from launchers.casebook import Casebook
 from launchers.outcome import QuantumFailure
 from launchers.rescue import Remains, cause_of, of_causes, read_remains
@@ -33,15 +34,17 @@ _SHOWN_CASES = 200
 
 def find_remains(
     site: Site, release: Release, step: Step, partitions: list[str]
-) -> Iterator[tuple[Attempt, Remains | Rejected]]:
+) -> Iterator[tuple[Work, Remains | Rejected]]:
     """Find what is left of a step, for each piece of work that somebody has submitted; or why that can't be said yet.
+
+    What is left of a piece of work is told for those of its partitions that are asked about.
 
     Parameters
     ----------
     site, release, step
         Where, of what.
     partitions
-        Only work that has one of them; none: all.
+        Only these; none: all.
 
     Raises
     ------
@@ -51,19 +54,21 @@ def find_remains(
     with closing(Casebook(site.ledger)) as casebook:
         quarantined = [entry.data_id for entry in casebook.quarantined(release.name)]
     works = current_work(attempts_of(site.submissions, release.name, step.short))
-    _check_submitted(release, step, partitions, {key for work in works for key in work[-1].key.partitions}, bool(works))
-    for attempts in works:
-        last = attempts[-1]
-        if partitions and not set(partitions) & set(last.key.partitions):
+    _check_submitted(release, step, partitions, {key for work in works for key in work.partitions}, bool(works))
+    for current in works:
+        asked = tuple(key for key in current.partitions if key in partitions)
+        if partitions and not asked:
             continue
-        request = request_at(site, release, step, last.key, last.folder, UNCHANGED)
+        work = dataclasses.replace(current, partitions=asked or current.partitions)
+        request = request_at(site, release, step, work.last.key, work.last.folder, UNCHANGED)
+        is_whole = work.partitions == work.last.key.partitions
         try:
-            remains = read_remains(request, attempts, quarantined)
+            remains = read_remains(request, work.attempts, quarantined, () if is_whole else work.partitions)
         except Rejected as error:
-            yield last, error
+            yield work, error
             continue
         if remains is not None and remains.quanta:
-            yield last, remains
+            yield work, remains
 
 
 def _check_submitted(
@@ -99,7 +104,7 @@ def rescue(
     memory_mb = _memory(memory or [], chosen)
     of_causes((), cause or [])  # what can't be understood is said also where nothing is left
     launched = named = unfinished = 0
-    for last, remains in find_remains(site, found, chosen, partitions or []):
+    for work, remains in find_remains(site, found, chosen, partitions or []):
         if isinstance(remains, Rejected):
             console.print(str(remains), soft_wrap=True, markup=False)
             unfinished += 1
@@ -108,13 +113,13 @@ def rescue(
         if cause and not failures:
             continue
         named += 1
-        for line in _lines(last, remains, failures):
+        for line in _lines(work, remains, failures):
             console.print(line, soft_wrap=True, markup=False)
         if really:
             settings = {"rescue": True, "causes": cause or [], "memory_mb": memory_mb}
-            partitions_of_it = list(last.key.partitions)
-            identifier = launch_backfill(url, found, chosen, partitions_of_it, [], settings=settings)
-            console.print(f"{last.key.name}: attempt {last.key.attempt + 1} asked for: {identifier}, see {url}/runs")
+            identifier = launch_backfill(url, found, chosen, list(work.partitions), [], settings=settings)
+            last = work.last.key
+            console.print(f"{last.name}: attempt {last.attempt + 1} asked for: {identifier}, see {url}/runs")
             launched += 1
     if not named and not unfinished:
         what = " for that cause" if cause else ""
@@ -135,12 +140,12 @@ def _memory(asked: list[str], step: Step) -> dict[str, int]:
     return memory
 
 
-def _lines(last: Attempt, remains: Remains, failures: list[QuantumFailure]) -> list[str]:
+def _lines(work: Work, remains: Remains, failures: list[QuantumFailure]) -> list[str]:
     waiting = len(remains.quanta) - len(remains.outcome.failures)
     what = f"{len(failures)} failed, {waiting} quanta wait for what failed"
     examples = {cause_of(failure): failure for failure in reversed(failures)}
     return [
-        f"{last.key.name} ({', '.join(last.key.partitions) or 'whole'}): {what}",
+        f"{work.last.key.name} ({', '.join(work.partitions) or 'whole'}): {what}",
         *(
             f"  {number} × {cause}; such as {_data_id(examples[cause].data_id)}, log {examples[cause].log or 'none'}"
             for cause, number in Counter(map(cause_of, failures)).most_common()

@@ -80,15 +80,40 @@ def log_check(
     )
 
 
+def recorded_metadata(
+    context: dg.AssetExecutionContext, key: dg.AssetKey, partition: str | None
+) -> Mapping[str, dg.MetadataValue]:
+    """Read what the latest materialisation of a partition says; nothing where there is none.
+
+    Parameters
+    ----------
+    context
+        The run's.
+    key
+        The asset.
+    partition
+        Its partition; None where it has none.
+    """
+    record = _latest_record(context, key, partition)
+    materialization = record.asset_materialization if record else None
+    return materialization.metadata if materialization else {}
+
+
+def _latest_record(
+    context: dg.AssetExecutionContext, key: dg.AssetKey, partition: str | None
+) -> dg.EventLogRecord | None:
+    partitions = None if partition is None else [partition]
+    found = context.instance.fetch_materializations(dg.AssetRecordsFilter(key, asset_partitions=partitions), limit=1)
+    return next(iter(found.records), None)
+
+
 def _latest_materialization(
     context: dg.AssetExecutionContext, key: dg.AssetKey, partition: str | None
 ) -> AssetCheckEvaluationTargetMaterializationData | None:
     """Say what was checked: automation takes a check of an older materialisation for one that hasn't run."""
-    partitions = None if partition is None else [partition]
-    found = context.instance.fetch_materializations(dg.AssetRecordsFilter(key, asset_partitions=partitions), limit=1)
-    if not found.records:
+    record = _latest_record(context, key, partition)
+    if record is None:
         return None
-    record = found.records[0]
     return AssetCheckEvaluationTargetMaterializationData(
         storage_id=record.storage_id, run_id=record.run_id, timestamp=record.timestamp
     )

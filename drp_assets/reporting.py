@@ -13,9 +13,10 @@ from typing import Any
 
 import dagster as dg
 
-from drp_assets.events import log_check, log_materialization
+from drp_assets.events import log_check, log_materialization, recorded_metadata
 from drp_assets.keys import COMPLETE, ProductAsset
 from drp_assets.pictures import link
+from launchers.attempts import Attempt, attempts_of, current_work
 from launchers.outcome import DatasetCount, Outcome, QuantumFailure
 from planning.release import Release
 from resources.site import Site
@@ -23,6 +24,8 @@ from validation.counts import CheckResult, Severity, check_counts
 from validation.report import FailedQuantum
 
 _SHOWN_FAILURES = 5
+_COUNT = "datasets"
+_PARTITION = "partition"
 
 
 def report_outcome(
@@ -33,6 +36,8 @@ def report_outcome(
     partitions: Sequence[str],
     outcome: Outcome,
     pictures: Mapping[tuple[str, str], Mapping[str, Any]],
+    *,
+    anew: bool = True,
 ) -> None:
     """Record each product's partitions: what is there is materialised, also when something failed.
 
@@ -50,16 +55,20 @@ def report_outcome(
         What happened.
     pictures
         What checks show besides numbers, by dataset type and partition.
+    anew
+        Whether what is recorded with the same counts is recorded once more, so that all that follows is made again.
 
     Raises
     ------
     dagster.Failure
         Nothing worked: the first cause is its description.
     """
-    table = write_failures(site.reports / release.name / "failed-quanta" / f"{context.run_id}.csv", outcome.failures)
-    for asset in assets:
-        for partition in partitions:
-            _report_partition(context, site, release, asset, partition, outcome, table, pictures)
+    table = write_failures(_table(site, release, outcome.run_collection.replace("/", "_")), outcome.failures)
+    for partition in partitions:
+        # Its products are recorded together, which is what automation takes for granted.
+        is_news = anew or not _is_recorded(context, assets, partition, outcome)
+        for asset in assets:
+            _report_partition(context, site, release, asset, partition, outcome, table, pictures, is_news=is_news)
     if not outcome.worked:
         first = outcome.failures[0] if outcome.failures else None
         raise dg.Failure(
@@ -82,25 +91,58 @@ def write_failures(path: Path, failures: Sequence[QuantumFailure]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(["task", "data_id", "exception", "message", "log"])
-        writer.writerows([f.task, _data_id(f), f.exception, f.message, f.log] for f in failures)
+        writer.writerow(["task", "data_id", "exception", "message", "log", _PARTITION])
+        writer.writerows([f.task, _data_id(f), f.exception, f.message, f.log, f.partition] for f in failures)
     return path
 
 
 def read_failures(site: Site, release: Release) -> list[FailedQuantum]:
-    """Read the tables of failed quanta of all the release's runs, the newest run's first.
+    """Read what has failed and was not made good since: neither rescued nor done again as a whole.
 
     Parameters
     ----------
     site, release
         Whose reports.
     """
-    tables = (site.reports / release.name / "failed-quanta").glob("*.csv")
+    by_step: dict[str, list[Attempt]] = {}
+    for attempt in attempts_of(site.submissions, release.name):
+        by_step.setdefault(attempt.key.step, []).append(attempt)
     failures = []
-    for table in sorted(tables, key=lambda path: path.stat().st_mtime, reverse=True):
+    for work in (work for attempts in by_step.values() for work in current_work(attempts)):
+        # The latest one tells what all of them have left; one that has not ended has none yet.
+        tables = (_table(site, release, attempt.key.name) for attempt in reversed(work.attempts))
+        table = next((each for each in tables if each.is_file()), None)
+        if table is None:
+            continue
         with table.open(newline="", encoding="utf-8") as file:
-            failures += [FailedQuantum(**row) for row in csv.DictReader(file)]
+            rows = [(row.pop(_PARTITION), FailedQuantum(**row)) for row in csv.DictReader(file)]
+        failures += [failure for partition, failure in rows if partition in {"", *work.partitions}]
     return failures
+
+
+def _table(site: Site, release: Release, submission: str) -> Path:
+    return site.reports / release.name / "failed-quanta" / f"{submission}.csv"
+
+
+def _is_recorded(
+    context: dg.AssetExecutionContext, assets: Sequence[ProductAsset], partition: str, outcome: Outcome
+) -> bool:
+    """Whether Dagster knows of a partition all that there is."""
+    for asset in assets:
+        made = _made(asset, partition, outcome)
+        recorded = recorded_metadata(context, asset.key, partition or None).get(_COUNT)
+        if _is_done(made, outcome) and (recorded is None or recorded.value != made.count):
+            return False
+    return True
+
+
+def _made(asset: ProductAsset, partition: str, outcome: Outcome) -> DatasetCount:
+    return outcome.datasets.get((asset.dataset_type, partition, asset.band), DatasetCount())
+
+
+def _is_done(made: DatasetCount, outcome: Outcome) -> bool:
+    # A partition of which nothing was expected is as done as it will be: what depends on it needn't wait.
+    return bool(made.count or (outcome.worked and not made.expected))
 
 
 def _report_partition(
@@ -112,12 +154,12 @@ def _report_partition(
     outcome: Outcome,
     table: Path,
     pictures: Mapping[tuple[str, str], Mapping[str, Any]],
+    *,
+    is_news: bool,
 ) -> None:
-    place = (asset.dataset_type, partition, asset.band)
-    made = outcome.datasets.get(place, DatasetCount())
+    made = _made(asset, partition, outcome)
     key = partition or None
-    # A partition of which nothing was expected is as done as it will be: what depends on it needn't wait.
-    if made.count or (outcome.worked and not made.expected):
+    if is_news and _is_done(made, outcome):
         log_materialization(context, asset.key, key, _metadata(site, asset, outcome, made, table))
     for result in check_counts(
         asset.dataset_type,
@@ -160,7 +202,7 @@ def _metadata(site: Site, asset: ProductAsset, outcome: Outcome, made: DatasetCo
     return {
         # First, as it is what somebody who comes because of a failure looks for.
         "failures": dg.MetadataValue.md("\n".join(f"* {line}" for line in outcome.decisions) or "none"),
-        "datasets": made.count,
+        _COUNT: made.count,
         "datasets expected": made.expected,
         "bytes": made.bytes,
         "quanta done": task.succeeded if task else 0,

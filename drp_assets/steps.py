@@ -5,7 +5,7 @@ Belongs here: building a step's `multi_asset` from the plan. Doesn't: what is as
 """
 
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, nullcontext
 from typing import Any
 
 import dagster as dg
@@ -17,7 +17,7 @@ from drp_assets.limits import pool_of
 from drp_assets.partitions import crosses, mapping_between, partitions_of
 from drp_assets.pictures import pictures_of
 from drp_assets.reporting import report_outcome
-from drp_assets.submissions import StepConfig, request_for
+from drp_assets.submissions import StepConfig, request_for, work_of
 from planning.pipeline import PipelinePlan, Sharding, Step
 from planning.release import Release
 from resources.site import Site
@@ -99,16 +99,19 @@ def build_step(site: Site, release: Release, plan: PipelinePlan, step: Step, cod
     def make_products(context: dg.AssetExecutionContext, config: StepConfig) -> Iterator[Any]:
         # Definitions load without the middleware, whose import takes seconds.
         from launchers.casebook import Casebook
-        from launchers.step_run import FailureRules, run_step
+        from launchers.step_run import FailureRules, rescue_turn, run_step
 
         partitions = list(context.partition_keys) if partitions_def else []
         with one_line_failures(), closing(Casebook(site.ledger)) as casebook:
-            left_out = [entry.data_id for entry in casebook.quarantined(release.name)]
-            request = request_for(site, release, step, partitions, config, context.run_id, left_out)
             rules = FailureRules(release.policies, casebook, site.submissions, config.rescue, tuple(config.causes))
-            outcome = run_step(context, request, rules, poll_s=site.wms.poll_s)
-            pictures = pictures_of(site, release, step, assets, partitions)
-            report_outcome(context, site, release, assets, partitions or [""], outcome, pictures)
+            for work, part in work_of(site, release, step, partitions, config, context.run_id):
+                with rescue_turn(context, site.submissions, work) if config.rescue else nullcontext():
+                    left_out = [entry.data_id for entry in casebook.quarantined(release.name)]
+                    request = request_for(site, release, step, work, part, config, context.run_id, left_out)
+                    outcome = run_step(context, request, rules, poll_s=site.wms.poll_s)
+                    pictures = pictures_of(site, release, step, assets, part)
+                    anew = not config.rescue
+                    report_outcome(context, site, release, assets, part or [""], outcome, pictures, anew=anew)
         for asset in assets:
             yield output_for(asset.check_key)
 

@@ -6,6 +6,7 @@ Belongs here: the request's content from site profile, release, plan and what th
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import dagster as dg
 from pydantic import Field
 
-from launchers.attempts import claim_attempt
+from launchers.attempts import attempts_of, claim_attempt, rescued_work
 from launchers.policies import with_memory
 from launchers.sites import merged, site_bps, url_on_workers
 from launchers.submission import StepRequest, SubmissionKey
@@ -39,16 +40,10 @@ UNCHANGED = StepConfig.model_validate({})
 """What a run changes that changes nothing."""
 
 
-def request_for(
-    site: Site,
-    release: Release,
-    step: Step,
-    partitions: Sequence[str],
-    config: StepConfig,
-    run_id: str,
-    quarantined: Sequence[Mapping[str, int | str]] = (),
-) -> StepRequest:
-    """Write the request of one run of a step.
+def work_of(
+    site: Site, release: Release, step: Step, partitions: Sequence[str], config: StepConfig, run_id: str
+) -> list[tuple[SubmissionKey, tuple[str, ...]]]:
+    """Say what a run of a step is an attempt at: its partitions, or what a rescue's partitions were a part of.
 
     Parameters
     ----------
@@ -59,19 +54,53 @@ def request_for(
     config
         What this run changes.
     run_id
-        The Dagster run's, which makes a resumed run find its own submission.
-    quarantined
-        Parts of data IDs that the release leaves out.
+        The Dagster run's.
+
+    Returns
+    -------
+    work
+        Each piece of work, and the partitions of it that the run does.
 
     Raises
     ------
     resources.errors.Rejected
         A partition is not of the step's kind.
     """
-    first = SubmissionKey(release.name, step.short, tuple(sorted(partitions)))
+    asked = SubmissionKey(release.name, step.short, tuple(sorted(partitions)))
     data_query(release, step, partitions)  # before a folder is claimed for something that makes no sense
-    key, folder = claim_attempt(site.submissions, first, run_id, is_rescue=config.rescue)
-    return request_at(site, release, step, key, folder, config, quarantined)
+    if not config.rescue:
+        return [(asked, asked.partitions)]
+    return rescued_work(attempts_of(site.submissions, release.name, step.short), asked, run_id)
+
+
+def request_for(
+    site: Site,
+    release: Release,
+    step: Step,
+    work: SubmissionKey,
+    partitions: Sequence[str],
+    config: StepConfig,
+    run_id: str,
+    quarantined: Sequence[Mapping[str, int | str]] = (),
+) -> StepRequest:
+    """Claim an attempt at a piece of work for a run, and write its request.
+
+    Parameters
+    ----------
+    site, release, step
+        Where, what for, which.
+    work, partitions
+        See `work_of`.
+    config
+        What this run changes.
+    run_id
+        The Dagster run's, which makes a resumed run find its own submission.
+    quarantined
+        Parts of data IDs that the release leaves out.
+    """
+    key, folder = claim_attempt(site.submissions, work, run_id, is_rescue=config.rescue)
+    request = request_at(site, release, step, key, folder, config, quarantined)
+    return dataclasses.replace(request, data_query=data_query(release, step, partitions))
 
 
 def request_at(
@@ -83,7 +112,7 @@ def request_at(
     config: StepConfig,
     quarantined: Sequence[Mapping[str, int | str]] = (),
 ) -> StepRequest:
-    """Write the request of one attempt.
+    """Write the request of one attempt at all partitions of its work.
 
     Parameters
     ----------

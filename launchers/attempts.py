@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from launchers.submission import SubmissionKey
@@ -33,12 +33,36 @@ class Attempt:
         Whether it does only what attempts before it had left.
     begun_s
         When (seconds since the epoch).
+    run_id
+        The Dagster run's that claimed it; empty where that died before it could say so.
     """
 
     key: SubmissionKey
     folder: Path
     is_rescue: bool
     begun_s: float
+    run_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """A piece of work as it stands: what somebody asked for as a whole, and what has been rescued of it since.
+
+    Parameters
+    ----------
+    attempts
+        The last whole one and the rescues after it, in their order.
+    partitions
+        Those that have not been asked for as a part of other work since; empty for a step that runs whole.
+    """
+
+    attempts: tuple[Attempt, ...]
+    partitions: tuple[str, ...]
+
+    @property
+    def last(self) -> Attempt:
+        """The latest attempt."""
+        return self.attempts[-1]
 
 
 def claim_attempt(
@@ -83,23 +107,27 @@ def claim_attempt(
             return key, folder
 
 
-def attempts_of(submissions: Path, release: str, step: str) -> list[Attempt]:
+def attempts_of(submissions: Path, release: str, step: str | None = None) -> list[Attempt]:
     """Find all attempts at a step, over whatever partitions, those at the same work in their order.
 
     Parameters
     ----------
     submissions
         Folder of all submissions at this site.
-    release, step
-        The step's short name.
+    release
+        Its name.
+    step
+        The step's short name; None: all steps'.
     """
     found = []
-    for file in (submissions / release).glob(f"{release}_{step}_*/{_KEY}"):
+    for file in (submissions / release).glob(f"{release}_{step or ''}*/{_KEY}"):
         content = json.loads(file.read_text())
         key = SubmissionKey(**content["key"] | {"partitions": tuple(content["key"]["partitions"])})
-        if key.step == step:
-            found.append(Attempt(key, file.parent, content["is_rescue"], content["begun_s"]))
-    return sorted(found, key=lambda attempt: (attempt.key.partitions, attempt.key.attempt))
+        if step in {None, key.step}:
+            claim = file.parent / _CLAIM
+            run_id = claim.read_text() if claim.is_file() else ""
+            found.append(Attempt(key, file.parent, content["is_rescue"], content["begun_s"], run_id))
+    return sorted(found, key=lambda attempt: (attempt.key.step, attempt.key.partitions, attempt.key.attempt))
 
 
 def last_pass(attempts: list[Attempt]) -> list[Attempt]:
@@ -128,8 +156,8 @@ def attempts_before(submissions: Path, key: SubmissionKey) -> list[Attempt]:
     return last_pass([each for each in same if each.key.attempt < key.attempt])
 
 
-def current_work(attempts: Iterable[Attempt]) -> list[list[Attempt]]:
-    """Give the last pass of each piece of work that is still the latest for one of its partitions.
+def current_work(attempts: Iterable[Attempt]) -> list[Work]:
+    """Give each piece of work that is still the latest for one of its partitions, the earliest first.
 
     Parameters
     ----------
@@ -140,5 +168,51 @@ def current_work(attempts: Iterable[Attempt]) -> list[list[Attempt]]:
     for attempt in attempts:
         by_work.setdefault(attempt.key.digest, []).append(attempt)
     passes = sorted((last_pass(same) for same in by_work.values()), key=lambda work: work[0].begun_s)
-    latest = {partition: work[0].key.digest for work in passes for partition in work[0].key.partitions or ("",)}
-    return [work for work in passes if work[0].key.digest in latest.values()]
+    latest = {partition: work[0].key.digest for work in passes for partition in _partitions(work[0].key)}
+    return [
+        Work(tuple(work), tuple(partition for partition in work[0].key.partitions if latest[partition] == digest))
+        for work in passes
+        if (digest := work[0].key.digest) in latest.values()
+    ]
+
+
+def _partitions(key: SubmissionKey) -> tuple[str, ...]:
+    return key.partitions or ("",)
+
+
+def rescued_work(
+    attempts: Iterable[Attempt], asked: SubmissionKey, run_id: str
+) -> list[tuple[SubmissionKey, tuple[str, ...]]]:
+    """Find what a rescue is an attempt at: the work that each of its partitions was last asked for as a part of.
+
+    What a rescue does counts only together with all that was done of the same work, so it is an attempt at that work
+    even where it does but one of its partitions.
+
+    Parameters
+    ----------
+    attempts
+        At the step.
+    asked
+        The rescue's partitions.
+    run_id
+        The Dagster run's: when it resumes it finds what it found first, whatever was begun since.
+
+    Returns
+    -------
+    work
+        Each piece of work as its first attempt, and those of its partitions that the rescue is asked for. What nobody
+        has asked for so far is a piece of its own.
+    """
+    known = list(attempts)
+    first_s = min((each.begun_s for each in known if each.run_id == run_id), default=float("inf"))
+    works = current_work(each for each in known if each.begun_s < first_s)
+    if not asked.partitions:
+        return [(asked, ())]
+    parts = [
+        (replace(asked, partitions=work.last.key.partitions), part)
+        for work in works
+        if (part := tuple(partition for partition in asked.partitions if partition in work.partitions))
+    ]
+    covered = {partition for _, part in parts for partition in part}
+    rest = tuple(partition for partition in asked.partitions if partition not in covered)
+    return [*parts, (replace(asked, partitions=rest), rest)] if rest else parts

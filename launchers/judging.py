@@ -15,8 +15,9 @@ import datetime
 import uuid
 import zipfile
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -68,21 +69,29 @@ def read_outcome(request: StepRequest, handle: Handle | None = None) -> Outcome:
         return _judge(request, graph, butler, has_records=has_datastore_records(request.graph_path))
 
 
-def read_quanta(request: StepRequest) -> dict[Quantum, bool]:
+def read_quanta(request: StepRequest, partitions: Collection[str] = ()) -> dict[Quantum, bool]:
     """Read which quanta a submission that has been judged was to do, and whether each has succeeded.
 
     Parameters
     ----------
     request
         What was submitted.
+    partitions
+        Only quanta in these, and those whose data ID doesn't say in which; none: all.
     """
     has_records = has_datastore_records(request.graph_path)
-    with ProvenanceQuantumGraph.from_args(str(request.provenance_path)) as (graph, _):
+    with ProvenanceQuantumGraph.from_args(str(request.provenance_path)) as (graph, _), ExitStack() as opened:
         nodes = graph.bipartite_xgraph.nodes
+        wanted = {"", *partitions}
+        partition_of = None
+        if partitions:
+            butler = opened.enter_context(Butler.from_config(request.butler))
+            partition_of = _Partitions(request.partition_dimension, graph, butler)
         return {
             quantum_of(label, _plain(data_id)): _verdict(nodes[quantum_id], has_records=has_records) == "succeeded"
             for label, quanta in graph.quanta_by_task.items()
             for data_id, quantum_id in quanta.items()
+            if partition_of is None or partition_of(data_id) in wanted
         }
 
 
@@ -135,6 +144,7 @@ def _judge(request: StepRequest, graph: ProvenanceQuantumGraph, butler: Butler, 
     failed: list[tuple[str, Mapping[str, Any]]] = []
     resources = _Resources()
     nodes = graph.bipartite_xgraph.nodes
+    partition_of = _Partitions(request.partition_dimension, graph, butler)
     for label, quanta in graph.quanta_by_task.items():
         counts: Counter[str] = Counter(expected=len(quanta))
         for quantum in (nodes[quantum_id] for quantum_id in quanta.values()):
@@ -148,8 +158,8 @@ def _judge(request: StepRequest, graph: ProvenanceQuantumGraph, butler: Butler, 
             tasks[label] = TaskOutcome(**counts)
     return Outcome(
         tasks=tasks,
-        failures=_failures(failed, graph, butler),
-        datasets=_count_datasets(request, graph, butler),
+        failures=_failures(failed, graph, butler, partition_of),
+        datasets=_count_datasets(graph, butler, partition_of),
         cpu_s=resources.cpu_s,
         peak_memory_mb=resources.memory_bytes / _BYTES_PER_MB,
         wall_s=resources.wall_s,
@@ -168,7 +178,10 @@ def _verdict(quantum: Mapping[str, Any], *, has_records: bool) -> str:
 
 
 def _failures(
-    failed: list[tuple[str, Mapping[str, Any]]], graph: ProvenanceQuantumGraph, butler: Butler
+    failed: list[tuple[str, Mapping[str, Any]]],
+    graph: ProvenanceQuantumGraph,
+    butler: Butler,
+    partition_of: _Partitions,
 ) -> tuple[QuantumFailure, ...]:
     nodes = graph.bipartite_xgraph.nodes
     logs = [_ref(graph, nodes[quantum["log_id"]], quantum["log_id"]) for _, quantum in failed]
@@ -180,6 +193,7 @@ def _failures(
             *_cause(quantum, uris.get(log.id, "")),
             uris.get(log.id, ""),
             _memory_mb(quantum),
+            partition_of(quantum["data_id"]),
         )
         for (label, quantum), log in zip(failed, logs, strict=True)
     )
@@ -207,12 +221,11 @@ def _ref(graph: ProvenanceQuantumGraph, info: Mapping[str, Any], dataset_id: uui
 
 
 def _count_datasets(
-    request: StepRequest, graph: ProvenanceQuantumGraph, butler: Butler
+    graph: ProvenanceQuantumGraph, butler: Butler, partition_of: _Partitions
 ) -> dict[tuple[str, str, str], DatasetCount]:
     quanta_and_datasets = graph.bipartite_xgraph
     nodes = quanta_and_datasets.nodes
     beside = _automatic_names(graph)
-    partition_of = _Partitions(request.partition_dimension, graph, butler)
     expected: Counter[tuple[str, str, str]] = Counter()
     produced: defaultdict[tuple[str, str, str], list[DatasetRef]] = defaultdict(list)
     for name, datasets in graph.datasets_by_type.items():

@@ -59,6 +59,8 @@ class QuantumFailure:
         URI of the quantum's log; empty where there is none.
     memory_mb
         Largest resident size of its process at its end; 0 where it isn't known.
+    partition
+        The partition that its data ID is in; empty where it doesn't say.
     """
 
     task: str
@@ -67,6 +69,7 @@ class QuantumFailure:
     message: str
     log: str
     memory_mb: float = 0.0
+    partition: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,7 +41,10 @@ class Remains:
 
 
 def read_remains(
-    request: StepRequest, attempts: Iterable[Attempt], quarantined: Sequence[Mapping[str, int | str]] = ()
+    request: StepRequest,
+    attempts: Iterable[Attempt],
+    quarantined: Sequence[Mapping[str, int | str]] = (),
+    partitions: Collection[str] = (),
 ) -> Remains | None:
     """Read what the attempts at a piece of work have left; None when none of them was ever submitted.
 
@@ -53,6 +56,8 @@ def read_remains(
         The last whole one and the rescues since, in their order.
     quarantined
         Parts of data IDs that are left out.
+    partitions
+        Only what is left in these; none: all.
 
     Raises
     ------
@@ -72,10 +77,13 @@ def read_remains(
         tried = dataclasses.replace(request, key=attempt.key, folder=attempt.folder)
         after, quanta = read_outcome(tried, handle), read_quanta(tried)
         outcome = after if outcome is None else combine(outcome, after, not_tried(outcome.failures, quanta))
-        done |= quanta
+        done |= read_quanta(tried, partitions) if partitions else quanta
     if outcome is None:
         return None
-    failures = [each for each in outcome.failures if not _is_within(each.data_id.items(), quarantined)]
+    wanted = {"", *partitions}
+    failures = [
+        each for each in not_tried(outcome.failures, (), quarantined) if not partitions or each.partition in wanted
+    ]
     left = (quantum for quantum, is_done in done.items() if not is_done and not _is_within(quantum[1], quarantined))
     return Remains(dataclasses.replace(outcome, failures=tuple(failures)), tuple(submitted), frozenset(left))
 
@@ -84,7 +92,11 @@ def _is_within(items: Collection[tuple[str, int | str]], parts: Sequence[Mapping
     return any(part.items() <= set(items) for part in parts)
 
 
-def not_tried(failures: Iterable[QuantumFailure], tried: Container[Quantum]) -> list[QuantumFailure]:
+def not_tried(
+    failures: Iterable[QuantumFailure],
+    tried: Container[Quantum],
+    quarantined: Sequence[Mapping[str, int | str]] = (),
+) -> list[QuantumFailure]:
     """Give the failures that a rescue has not tried again.
 
     Parameters
@@ -93,8 +105,14 @@ def not_tried(failures: Iterable[QuantumFailure], tried: Container[Quantum]) -> 
         Of the attempts before it.
     tried
         The rescue's quanta.
+    quarantined
+        Parts of data IDs that are left out: they are no failures any more.
     """
-    return [each for each in failures if quantum_of(each.task, each.data_id) not in tried]
+    return [
+        each
+        for each in failures
+        if quantum_of(each.task, each.data_id) not in tried and not _is_within(each.data_id.items(), quarantined)
+    ]
 
 
 def of_causes(failures: Iterable[QuantumFailure], causes: Sequence[str]) -> list[QuantumFailure]:

@@ -23,11 +23,11 @@ from launchers.attempts import attempts_before, claim_attempt
 from launchers.bps import Handle
 from launchers.casebook import Casebook
 from launchers.graph import NothingLeft, build_graph, read_summary
-from launchers.judging import read_exit_codes, read_outcome
-from launchers.outcome import Outcome, QuantumFailure
+from launchers.judging import read_exit_codes, read_outcome, read_quanta
+from launchers.outcome import Outcome
 from launchers.policies import Judgement
 from launchers.processes import exclusive
-from launchers.rescue import cause_of, read_remains, rescue_request
+from launchers.rescue import cause_of, not_tried, read_remains, rescue_request
 from launchers.submission import StepRequest, SubmissionKey
 from launchers.watch import Progress
 from planning.policies import Action, Decision, FailurePolicy
@@ -100,13 +100,11 @@ def run_step(
         See `launch_and_watch`; `resources.errors.Rejected` where a rescue finds nothing that could be rescued.
     """
     so_far: Outcome | None = None
-    left: list[QuantumFailure] = []
     if rules.is_rescue:
         remains = read_remains(request, attempts_before(rules.submissions, request.key), request.quarantined)
         if remains is not None:
             request = rescue_request(request, remains, rules.causes)
             so_far = remains.outcome
-            left = [each for each in so_far.failures if (each.task, each.data_id) in request.later]
         elif rules.causes:
             raise Rejected("no attempt at it is known", request.key.name, "rescue it without --cause")
     tried = held = 0
@@ -116,18 +114,40 @@ def run_step(
         except NothingLeft:
             if so_far is None:
                 raise
+            left = not_tried(so_far.failures, (), request.quarantined)
             return dataclasses.replace(policies.combine(so_far, None, left), held=held)
         tried += 1
         judgements = _judge(context, request, rules, now, tried)
         lines = tuple(policies.describe(judgements))
         now = dataclasses.replace(now, decisions=lines)
-        so_far = policies.combine(so_far, now, left) if so_far else now
+        if so_far is not None:
+            # What is in other partitions, was not asked for or is held has not been tried, and is left.
+            left = not_tried(so_far.failures, read_quanta(request), request.quarantined)
+            so_far = policies.combine(so_far, now, left)
+        else:
+            so_far = now
         held += sum(each.decision.action is Action.HOLD for each in judgements)
         if not policies.is_rescue_due(judgements, now):
             return dataclasses.replace(so_far, held=held)
-        left += [each.failure for each in judgements if each.decision.action in {Action.HOLD, Action.IGNORE}]
         key, folder = claim_attempt(rules.submissions, _next(request.key), context.run_id, is_rescue=True)
         request = policies.rescue_of(request, judgements, key, folder)
+
+
+@contextmanager
+def rescue_turn(context: reattach.StepContext, submissions: Path, work: SubmissionKey) -> Iterator[None]:
+    """Let a rescue wait for others of the same work: what each has left is what the next one begins with.
+
+    Parameters
+    ----------
+    context
+        Of the op or asset.
+    submissions
+        Folder of all submissions at this site.
+    work
+        Any attempt at it. None is claimed before it is the rescue's turn, so that attempts follow one another.
+    """
+    with in_turn(context, submissions / work.release / f"{work.work}.lock", f"{work.work} is rescued"):
+        yield
 
 
 def _next(key: SubmissionKey) -> SubmissionKey:
@@ -179,7 +199,8 @@ def launch_and_watch(
         See `launchers.graph.build_graph`, `launchers.bps.submit` and `launchers.watch.watch`.
     """
     try:
-        with _only_watcher(context, request, log_every_s):
+        # Two watchers would restart and judge it against each other.
+        with in_turn(context, request.folder / _WATCHER, f"{request.key.name} is watched", log_every_s):
             handle = _find_or_submit(context, request)
             summary = read_summary(request)
             teller = _Teller(context, log_every_s)
@@ -194,12 +215,20 @@ def launch_and_watch(
 
 
 @contextmanager
-def _only_watcher(context: reattach.StepContext, request: StepRequest, tell_every_s: float) -> Iterator[None]:
-    """Wait until nobody else watches the submission: two would restart and judge it against each other.
+def in_turn(context: reattach.StepContext, path: Path, what: str, tell_every_s: float = LOG_EVERY_S) -> Iterator[None]:
+    """Wait until no other run holds a lock, and hold it.
 
-    The lock is the folder's file system's, which lets go of it when its holder dies.
+    Parameters
+    ----------
+    context
+        Of the op or asset, whose log says for whom it waits.
+    path
+        The lock: its file system's, which lets go of it when its holder dies.
+    what
+        What is done meanwhile, such as ``X is watched``.
+    tell_every_s
+        How often to see who holds it now.
     """
-    path = request.folder / _WATCHER
     told = ""
     while True:
         with exclusive(path, wait_s=tell_every_s) as lock:
@@ -212,7 +241,7 @@ def _only_watcher(context: reattach.StepContext, request: StepRequest, tell_ever
         holder = path.read_text(errors="replace")
         if holder != told:
             told = holder
-            context.log.info(f"{request.key.name} is watched by {holder} already: waiting")
+            context.log.info(f"{what} by {holder} already: waiting")
 
 
 def _find_or_submit(context: reattach.StepContext, request: StepRequest) -> Handle:

@@ -29,9 +29,14 @@ class SubmissionKey:
         return hashlib.blake2s("\0".join(sorted(self.partitions)).encode(), digest_size=4).hexdigest()
 
     @property
+    def work(self) -> str:
+        """Name that all attempts at the same work share."""
+        return f"{self.release}_{self.step}_{self.digest}"
+
+    @property
     def name(self) -> str:
         """Name of the BPS workflow, the same for everybody who asks for the same work."""
-        return f"{self.release}_{self.step}_{self.digest}_{self.attempt}"
+        return f"{self.work}_{self.attempt}"
 
     @property
     def run_collection(self) -> str:

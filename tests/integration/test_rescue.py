@@ -1,6 +1,9 @@
 """What failed is decided about, and done again: exactly that, on a real Butler with real processes."""
 
+import dataclasses
 import multiprocessing
+import os
+import queue
 import sys
 import threading
 import time
@@ -27,14 +30,15 @@ from launchers.graph import build_graph  # noqa: E402
 from launchers.local.store import JobStore  # noqa: E402
 from launchers.outcome import Outcome, TaskOutcome  # noqa: E402
 from launchers.processes import exclusive  # noqa: E402
-from launchers.step_run import FailureRules, launch_and_watch, run_step  # noqa: E402
+from launchers.rescue import read_remains  # noqa: E402
+from launchers.step_run import FailureRules, launch_and_watch, rescue_turn, run_step  # noqa: E402
 from launchers.submission import SubmissionKey  # noqa: E402
 from planning.policies import Action, FailurePolicy  # noqa: E402
 from resources.errors import Rejected  # noqa: E402
 
 pytestmark = pytest.mark.integration
 
-FIRST, SECOND = 2026110100001, 2026110100002
+FIRST, BAD = 2026110100001, 2026110200002
 WORK = SubmissionKey("toy", "step1", ("20261101", "20261102"))
 
 
@@ -66,9 +70,10 @@ class World:
         *policies: FailurePolicy,
         rescue: bool = False,
         causes: tuple[str, ...] = (),
+        day: str | None = None,
         **behaviour: str,
     ) -> Outcome:
-        """Run the step, with quanta that behave by ``x<exposure>_<detector>``."""
+        """Run the step, or only its part for one day, with quanta that behave by ``x<exposure>_<detector>``."""
         by_quantum = {key[1:].replace("_", "-"): value for key, value in behaviour.items()}
         with closing(Casebook(self.ledger)) as casebook, dg.DagsterInstance.ephemeral() as instance:
             result: list[Outcome] = []
@@ -84,6 +89,7 @@ class World:
                     input_collections=("toy", "numbers") if key.attempt > 1 else ("numbers",),
                     config_overrides=(f"double:behaviour={by_quantum}",),
                     quarantined=tuple(entry.data_id for entry in casebook.quarantined("toy")),
+                    data_query="instrument = 'ToyCam'" + (f" AND exposure.day_obs = {day}" if day else ""),
                 )
                 rules = FailureRules(policies, casebook, self.submissions, rescue, causes)
                 result.append(run_step(context, request, rules, poll_s=0.1))
@@ -188,6 +194,51 @@ def test_a_rescue_with_nothing_left_to_do_says_what_is_there(world):
     world.run()
 
     assert world.run(rescue=True).complete
+
+
+def test_a_rescue_of_one_partition_leaves_the_others_and_counts_together_with_all_that_was_done(world):
+    world.run(x2026110100001_1="raise", x2026110200002_0="raise")
+
+    first = world.run(rescue=True, day="20261101")
+
+    assert world.quanta(2) == ONE
+    assert first.tasks["double"] == TaskOutcome(8, 7, failed=1)
+    assert first.tasks["sum"] == TaskOutcome(4, 3, blocked=1)
+    assert [(failure.partition, failure.data_id["exposure"]) for failure in first.failures] == [("20261102", BAD)]
+    assert first.datasets["toy_doubled", "20261101", ""].count == 4
+    assert first.datasets["toy_doubled", "20261102", ""].count == 3
+    before = attempts_of(world.submissions, "toy", "step1")
+    request = make_request(world.root, before[0].folder)
+    assert not read_remains(request, before, partitions=["20261101"]).quanta
+    left = read_remains(request, before, partitions=["20261102"])
+    assert len(left.outcome.failures) == 1
+    assert {dict(data_id)["exposure"] for _, data_id in left.quanta} == {BAD}
+
+    rest = world.run(rescue=True)
+
+    assert {exposure for _, exposure, _ in world.quanta(3)} == {BAD}
+    assert rest.complete
+    assert not rest.failures
+    assert all(each.count == each.expected for each in rest.datasets.values())
+
+
+def test_rescues_of_the_same_work_take_their_turns(tmp_path):
+    told: queue.Queue[str] = queue.Queue()
+    begun = threading.Event()
+    context = SimpleNamespace(log=SimpleNamespace(info=told.put), run_id="second", instance=None)
+
+    def second() -> None:
+        with rescue_turn(context, tmp_path, WORK):
+            begun.set()
+
+    first = SimpleNamespace(log=SimpleNamespace(info=told.put), run_id="first", instance=None)
+    with rescue_turn(first, tmp_path, WORK), rescue_turn(first, tmp_path, dataclasses.replace(WORK, step="step2")):
+        thread = threading.Thread(target=second)
+        thread.start()
+        assert told.get(timeout=120).startswith(f"{WORK.work} is rescued by run first, process {os.getpid()} on ")
+        assert not begun.is_set()
+    thread.join(timeout=120)
+    assert begun.is_set()
 
 
 def test_a_connection_that_failed_is_tried_again_by_itself(world, tmp_path):

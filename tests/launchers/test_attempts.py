@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from launchers.attempts import attempts_before, attempts_of, claim_attempt, current_work
+from launchers.attempts import attempts_before, attempts_of, claim_attempt, current_work, rescued_work
 from launchers.submission import SubmissionKey
 
 WORK = SubmissionKey("dr1", "step1a", ("20261101",))
@@ -52,4 +52,59 @@ def test_work_that_was_done_again_under_other_partitions_is_no_longer_current(tm
     assert len(current_work(attempts_of(tmp_path, "dr1", "step1a"))) == 2
     claim_attempt(tmp_path, SubmissionKey("dr1", "step1a", ("20261102",)), "c")
     current = current_work(attempts_of(tmp_path, "dr1", "step1a"))
-    assert [work[0].key.partitions for work in current] == [("20261101",), ("20261102",)]
+    assert [work.last.key.partitions for work in current] == [("20261101",), ("20261102",)]
+
+
+BOTH = SubmissionKey("dr1", "step1a", ("20261101", "20261102"))
+
+
+def test_work_keeps_the_partitions_that_were_not_done_again_since(tmp_path: Path) -> None:
+    claim_attempt(tmp_path, BOTH, "a")
+    claim_attempt(tmp_path, WORK, "b")
+    current = current_work(attempts_of(tmp_path, "dr1", "step1a"))
+    assert [(work.last.key, work.partitions) for work in current] == [(BOTH, ("20261102",)), (WORK, ("20261101",))]
+
+
+def test_a_rescue_is_an_attempt_at_the_work_that_its_partitions_were_part_of(tmp_path: Path) -> None:
+    claim_attempt(tmp_path, BOTH, "a")
+    asked = SubmissionKey("dr1", "step1a", ("20261101",))
+
+    ((work, part),) = rescued_work(attempts_of(tmp_path, "dr1", "step1a"), asked, "b")
+
+    assert (work, part) == (BOTH, ("20261101",))
+    key, _ = claim_attempt(tmp_path, work, "b", is_rescue=True)
+    assert key.attempt == 2
+    (current,) = current_work(attempts_of(tmp_path, "dr1", "step1a"))
+    assert [attempt.key.attempt for attempt in current.attempts] == [1, 2]
+
+
+def test_a_rescue_of_several_submissions_is_an_attempt_at_each_and_at_what_is_new(tmp_path: Path) -> None:
+    claim_attempt(tmp_path, BOTH, "a")
+    claim_attempt(tmp_path, WORK, "b")
+    asked = SubmissionKey("dr1", "step1a", ("20261101", "20261102", "20261103", "20261104"))
+
+    parts = rescued_work(attempts_of(tmp_path, "dr1", "step1a"), asked, "c")
+
+    new = ("20261103", "20261104")
+    assert parts == [
+        (BOTH, ("20261102",)),
+        (WORK, ("20261101",)),
+        (SubmissionKey("dr1", "step1a", new), new),
+    ]
+
+
+def test_a_rescue_of_a_step_that_runs_whole_is_an_attempt_at_the_whole(tmp_path: Path) -> None:
+    whole = SubmissionKey("dr1", "step2b", ())
+    claim_attempt(tmp_path, whole, "a")
+    assert rescued_work(attempts_of(tmp_path, "dr1", "step2b"), whole, "b") == [(whole, ())]
+
+
+def test_a_rescue_that_resumes_finds_its_work_again_whatever_was_begun_since(tmp_path: Path) -> None:
+    claim_attempt(tmp_path, BOTH, "a")
+    asked = SubmissionKey("dr1", "step1a", ("20261101",))
+    found = rescued_work(attempts_of(tmp_path, "dr1", "step1a"), asked, "b")
+    claim_attempt(tmp_path, found[0][0], "b", is_rescue=True)
+    claim_attempt(tmp_path, asked, "c")
+
+    assert rescued_work(attempts_of(tmp_path, "dr1", "step1a"), asked, "b") == found
+    assert rescued_work(attempts_of(tmp_path, "dr1", "step1a"), asked, "d") == [(asked, asked.partitions)]

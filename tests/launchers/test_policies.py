@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from launchers.outcome import DatasetCount, Outcome, QuantumFailure, TaskOutcome
+from launchers.outcome import DatasetCount, Outcome, QuantumFailure, TaskOutcome, quantum_of
 from launchers.policies import (
     Judgement,
     cases_of,
@@ -20,7 +20,7 @@ from launchers.policies import (
     rescue_of,
     with_memory,
 )
-from launchers.rescue import of_causes
+from launchers.rescue import not_tried, of_causes
 from launchers.submission import StepRequest, SubmissionKey
 from planning.policies import Action, Decision, FailurePolicy
 from resources.errors import Rejected
@@ -177,3 +177,10 @@ def test_causes_choose_by_task_exception_and_message() -> None:
     assert of_causes(failures, ["KeyError: too", "calib"]) == failures[1:]
     with pytest.raises(Rejected, match="not a regular expression"):
         of_causes(failures, ["("])
+
+
+def test_what_was_not_tried_again_is_left_unless_it_is_quarantined() -> None:
+    one, two, three = (failure(detector=detector) for detector in (1, 2, 3))
+    tried = {quantum_of(two.task, two.data_id): True}
+    assert not_tried([one, two, three], tried) == [one, three]
+    assert not_tried([one, two, three], tried, [{"detector": 3}]) == [one]
