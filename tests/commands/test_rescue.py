@@ -9,6 +9,7 @@ from unittest.mock import create_autospec
 import dagster as dg
 import pytest
 import yaml
+from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
 from lsst.daf.butler import Butler, CollectionType
 from typer.testing import CliRunner
 
@@ -20,6 +21,7 @@ from toy_repository import make_repository  # noqa: E402
 from commands import backfill, rescue  # noqa: E402
 from commands.main import app  # noqa: E402
 from drp_assets.definitions import build_release_definitions  # noqa: E402
+from drp_assets.reporting import read_failures  # noqa: E402
 from launchers import warm  # noqa: E402
 from launchers.attempts import attempts_of  # noqa: E402
 from launchers.casebook import Casebook  # noqa: E402
@@ -51,22 +53,35 @@ class World:
     def __init__(self, site: Site, definitions: dg.Definitions, instance: dg.DagsterInstance) -> None:
         self.site, self.definitions, self.instance = site, definitions, instance
 
-    def run(self, **settings) -> dg.ExecuteInProcessResult:
-        """Run the step as settings say."""
-        return self._run({"ops": {"toy__step1": {"config": settings}}})
+    def run(self, *days: str, **settings) -> dg.ExecuteInProcessResult:
+        """Run the step as settings say, over one day or a range of them."""
+        return self._run(days or ("20261101",), {"ops": {"toy__step1": {"config": settings}}})
 
-    def push_the_button(self) -> dg.ExecuteInProcessResult:
+    def push_the_button(self, day: str = "20261101") -> dg.ExecuteInProcessResult:
         """Launch the rescue's job as it is."""
-        return self._run(None)
+        return self._run((day,), None)
 
-    def _run(self, config: dict | None) -> dg.ExecuteInProcessResult:
-        return (
-            self.definitions.get_repository_def()
-            .get_job("rescue_step1")
-            .execute_in_process(
-                instance=self.instance, partition_key="20261101", run_config=config, raise_on_error=False
-            )
+    def _run(self, days: tuple[str, ...], config: dict | None) -> dg.ExecuteInProcessResult:
+        job = self.definitions.get_repository_def().get_job("rescue_step1")
+        first, last = days[0], days[-1]
+        many = {ASSET_PARTITION_RANGE_START_TAG: first, ASSET_PARTITION_RANGE_END_TAG: last} if first != last else None
+        return job.execute_in_process(
+            instance=self.instance,
+            partition_key=None if many else first,
+            tags=many,
+            run_config=config,
+            raise_on_error=False,
         )
+
+    def recorded(self, day: str) -> list[int]:
+        """How many datasets each materialisation of a day's first product tells of, the latest first."""
+        filters = dg.AssetRecordsFilter(dg.AssetKey(["toy", "toy_doubled"]), asset_partitions=[day])
+        records = self.instance.fetch_materializations(filters, limit=100).records
+        return [record.asset_materialization.metadata["datasets"].value for record in records]
+
+    def failed(self) -> list[str]:
+        """What the report would list."""
+        return [failure.data_id for failure in read_failures(self.site, read_release(backfill.RELEASES / "toy.yaml"))]
 
     def counts(self) -> dict[str, int]:
         """What the newest materialisations say there is, by product."""
@@ -140,6 +155,38 @@ def test_the_command_tells_what_failed_by_cause_and_the_button_does_it_again(wor
     assert "nothing is left to rescue" in said("rescue", "toy", "step1")
     attempts = attempts_of(world.site.submissions, "toy", "step1")
     assert [(attempt.key.attempt, attempt.is_rescue) for attempt in attempts] == [(1, False), (2, True), (3, True)]
+
+
+@pytest.mark.integration
+def test_a_rescue_of_one_of_two_nights_keeps_the_books_of_both(world):
+    first, second = "20261101", "20261102"
+    assert world.run(
+        first, second, config=["double:behaviour={'2026110100001-1': 'raise', '2026110200002-0': 'raise'}"]
+    ).success
+    assert len(world.failed()) == 2
+
+    assert world.push_the_button(first).success
+
+    assert (world.recorded(first), world.recorded(second)) == ([4, 3], [3])
+    (left,) = world.failed()
+    assert "exposure=2026110200002" in left
+    assert f"({first}, {second}): 1 failed, 2 quanta wait" in said("rescue", "toy", "step1")
+    assert "nothing is left to rescue" in said("rescue", "toy", "step1", first)
+    assert f"({second}): 1 failed, 2 quanta wait" in said("rescue", "toy", "step1", second)
+
+    again = world.push_the_button(first)
+
+    assert again.success
+    assert all(check.passed for check in again.get_asset_check_evaluations())
+    assert (world.recorded(first), world.recorded(second)) == ([4, 3], [3])
+
+    assert world.run(first, second, rescue=True).success
+
+    assert (world.recorded(first), world.recorded(second)) == ([4, 3], [4, 3])
+    assert world.failed() == []
+    assert "nothing is left to rescue" in said("rescue", "toy", "step1")
+    attempts = attempts_of(world.site.submissions, "toy", "step1")
+    assert {attempt.key.partitions for attempt in attempts} == {(first, second)}
 
 
 @pytest.mark.integration
