@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from itertools import batched
 from types import MappingProxyType
 
-from sqlalchemy import ColumnElement, Connection, Engine, and_, func, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Engine, and_, case, func, or_, select, true, update
 from sqlalchemy.exc import DBAPIError
 
 from arrivals.announcement import Kind
@@ -243,23 +243,33 @@ class Ledger:
         now
             What is due is due by this time.
         """
+        rows = is_unfinished() if unfinished_only else true()
+        return self._summaries(rows, now or datetime.now(UTC))
+
+    def of_day_obs(self, day_obs: int | None) -> DayObsSummary | None:
+        """What has come for one day_obs, or for none; nothing if nothing has."""
+        return self._summaries(MESSAGES.c.day_obs == day_obs, datetime.now(UTC)).get(day_obs)
+
+    def _summaries(self, rows: ColumnElement[bool], now: datetime) -> dict[int | None, DayObsSummary]:
+        time, is_due = MESSAGES.c.received_at.type, _is_due(now)
+        due_at = case((MESSAGES.c.state == State.WAITING, MESSAGES.c.retry_at), else_=MESSAGES.c.received_at)
         counted = (
             MESSAGES.c.day_obs,
             MESSAGES.c.state,
             func.count(),
-            func.count().filter(_is_due(now or datetime.now(UTC))),
+            func.count().filter(is_due),
             func.coalesce(func.sum(MESSAGES.c.bytes), 0),
-            func.max(MESSAGES.c.received_at, type_=MESSAGES.c.received_at.type),
+            func.max(MESSAGES.c.received_at, type_=time),
             func.max(MESSAGES.c.id),
+            func.min(due_at, type_=time).filter(is_due),
         )
         summaries: dict[int | None, DayObsSummary] = {}
         with self._reading() as connection:
-            query = select(*counted).group_by(MESSAGES.c.day_obs, MESSAGES.c.state)
-            if unfinished_only:
-                query = query.where(is_unfinished())
-            for day_obs, state, count, due, size, last_received_at, newest in connection.execute(query):
+            query = select(*counted).where(rows).group_by(MESSAGES.c.day_obs, MESSAGES.c.state)
+            for row in connection.execute(query):
+                day_obs, state, count, due, size, last_received_at, newest, oldest_due_at = row
                 counts = dict.fromkeys(State, 0) | {State(state): count}
-                one = DayObsSummary(day_obs, counts, due, int(size), last_received_at, newest)
+                one = DayObsSummary(day_obs, counts, due, int(size), last_received_at, newest, oldest_due_at)
                 summaries[day_obs] = summaries[day_obs].merged(one) if day_obs in summaries else one
         return summaries
 

@@ -225,6 +225,8 @@ class DayObsSummary:
         Announced bytes of all rows.
     last_received_at, newest_row
         When the last message came, and its row.
+    oldest_due_at
+        Since when the first of the due rows has been due, if any is: since it came, or since it may be tried again.
     """
 
     day_obs: int | None
@@ -233,6 +235,7 @@ class DayObsSummary:
     bytes: int
     last_received_at: datetime
     newest_row: int
+    oldest_due_at: datetime | None = None
 
     @property
     def unfinished(self) -> int:
@@ -248,6 +251,7 @@ class DayObsSummary:
             bytes=self.bytes + other.bytes,
             last_received_at=max(self.last_received_at, other.last_received_at),
             newest_row=max(self.newest_row, other.newest_row),
+            oldest_due_at=min((at for at in (self.oldest_due_at, other.oldest_due_at) if at), default=None),
         )
 
 

@@ -20,6 +20,7 @@ from drp_assets.keys import RAW, SITE_PRODUCTS
 from drp_assets.partitions import SITE_DAY_OBS
 from resources.butler import open_butler
 from resources.site import Site
+from sensors.arrivals import ARRIVING_TAG
 
 if TYPE_CHECKING:
     from lsst.daf.butler import Butler
@@ -55,11 +56,18 @@ def build_site_assets(site: Site) -> list[dg.AssetsDefinition | dg.AssetSpec]:
         from arrivals.ingest import ingest_pending
 
         day_obs = int(context.partition_key)
+        arriving = ARRIVING_TAG in context.run.tags
         with _opened(site) as (butler, ledger):
             report = ingest_pending(butler, ledger, site.arrivals, day_obs)
-            summary = ledger.by_day_obs().get(day_obs)
+            summary = ledger.of_day_obs(day_obs)
             found = day_completeness(butler, ledger, site.arrivals, day_obs)
-        yield from _materialized(context, [report], summary)
+        has_news = _has_news(context, [report])
+        metadata = _metadata([report], summary)
+        if arriving and has_news:
+            # Releases make their inputs anew whenever this is materialised: not of a part of a night every few minutes.
+            context.log_event(dg.AssetObservation(RAW, partition=context.partition_key, metadata=metadata))
+        elif not arriving and (has_news or _is_owed(context.instance, context.partition_key)):
+            yield dg.MaterializeResult(metadata=metadata)
         log_completeness(context, site, found)
         yield output_for(complete.key)
 
@@ -80,8 +88,9 @@ def build_site_assets(site: Site) -> list[dg.AssetsDefinition | dg.AssetSpec]:
             unfinished = ledger.by_day_obs(unfinished_only=True)
             for day_obs in _without_partition(unfinished):
                 reports.append(ingest_pending(butler, ledger, site.arrivals, day_obs))
-            summary = ledger.by_day_obs().get(None)
-        yield from _materialized(context, reports, summary)
+            summary = ledger.of_day_obs(None)
+        if _has_news(context, reports):
+            yield dg.MaterializeResult(metadata=_metadata(reports, summary))
 
     return [raw, arrived_products, arrivals_spec(OWNER)]
 
@@ -102,24 +111,31 @@ def _without_partition(summaries: Mapping[int | None, DayObsSummary]) -> list[in
     return sorted(d for d in days if not SITE_DAY_OBS.has_partition_key(str(d)))
 
 
-def _materialized(
-    context: dg.AssetExecutionContext, reports: "list[IngestReport]", summary: DayObsSummary | None
-) -> Iterator[dg.MaterializeResult]:
-    """Tell of what was ingested; what came again only is no news, and releases needn't hear of it."""
+def _is_owed(instance: dg.DagsterInstance, partition: str) -> bool:
+    """Whether raws were ingested while more was to come, and the partition wasn't materialised since."""
+    wanted = dg.AssetRecordsFilter(RAW, asset_partitions=[partition])
+    ingested = instance.fetch_observations(wanted, limit=1).records
+    materialized = instance.fetch_materializations(wanted, limit=1).records
+    return bool(ingested) and (not materialized or materialized[0].storage_id < ingested[0].storage_id)
+
+
+def _has_news(context: dg.AssetExecutionContext, reports: "list[IngestReport]") -> bool:
+    """Whether anything was ingested; what came again only is no news, and releases needn't hear of it."""
     for problem in (problem for report in reports for problem in report.problems):
         context.log.warning(f"{problem.did} {problem.state}: {problem.reason}")
-    datasets = sum(report.datasets for report in reports)
-    if not datasets:
+    if not any(report.datasets for report in reports):
         context.log.info("nothing new has come")
-        return
+        return False
+    return True
+
+
+def _metadata(reports: "list[IngestReport]", summary: DayObsSummary | None) -> dict[str, int]:
     counts = summary.counts if summary is not None else dict.fromkeys(State, 0)
-    yield dg.MaterializeResult(
-        metadata={
-            "datasets ingested now": datasets,
-            "bytes ingested now": sum(report.bytes for report in reports),
-            "messages ingested": counts[State.INGESTED],
-            "messages waiting": counts[State.WAITING],
-            "messages quarantined": counts[State.QUARANTINED],
-            "bytes announced": summary.bytes if summary is not None else 0,
-        }
-    )
+    return {
+        "datasets ingested now": sum(report.datasets for report in reports),
+        "bytes ingested now": sum(report.bytes for report in reports),
+        "messages ingested": counts[State.INGESTED],
+        "messages waiting": counts[State.WAITING],
+        "messages quarantined": counts[State.QUARANTINED],
+        "bytes announced": summary.bytes if summary is not None else 0,
+    }

@@ -76,6 +76,9 @@ class ArrivalSettings(Document):
     quiescent_s: Annotated[float, Field(ge=0)] = Field(
         60.0, description="a day_obs is ready when complete and nothing of it has arrived for this long"
     )
+    longest_wait_s: Annotated[float, Field(gt=0)] = Field(
+        300.0, description="so long a message waits for its day_obs to be quiet; then it is ingested all the same"
+    )
     max_lag_messages: Annotated[int, Field(ge=0)] = Field(
         100_000, description="more messages still in Kafka than this are an operator's business"
     )

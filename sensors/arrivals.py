@@ -1,15 +1,16 @@
 """The arrivals sensor: drains Kafka into the ledger, and asks for the ingest of each day_obs that has something due.
 
 Belongs here: one tick: what it reads, what it starts, what it says. Doesn't: reading messages, ingesting or judging
-(`arrivals`), the assets that ingest (`drp_assets.raws`), or the shape of its reports (`sensors.health`).
+(`arrivals`), when to ingest (`sensors.due`), the assets that do (`drp_assets.raws`), or the shape of the reports of
+health (`sensors.health`).
 """
 
 from __future__ import annotations
 
 import datetime as dt
 import json
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Self
 
 import dagster as dg
@@ -23,14 +24,15 @@ from arrivals.records import DayObsSummary
 from resources.errors import OperatorError
 from resources.site import Site
 from sensors.drains import kept_drain
+from sensors.due import PRODUCTS, Decision, DueIngest, Pace, due_ingests
 from sensors.health import health_events
 from sensors.instances import remember_instance
 
 INGEST_TAG = "drp/ingest"
 """Tag of the runs that ingest, which says what of: a day_obs, or ``products``."""
 
-PRODUCTS = "products"
-"""What belongs to no day_obs, or to one that has no partition."""
+ARRIVING_TAG = "drp/arriving"
+"""Tag of those of them that ingest a day_obs of which more is to come."""
 
 UNFINISHED = [
     dg.DagsterRunStatus.QUEUED,
@@ -53,56 +55,27 @@ class Cursor:
         When health was reported last, seconds since 1970.
     trouble
         Why nothing was drained last time, if so.
+    arriving
+        As `sensors.due.Decision` has it.
     """
 
     tick: int = 0
     reported_at: float = 0.0
     trouble: str = ""
+    arriving: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
     def read(cls, text: str | None) -> Self:
         """Read a cursor; one that somebody has reset or mistyped begins anew."""
         try:
             values = json.loads(text or "{}")
-            return cls(int(values["tick"]), float(values["reported_at"]), str(values["trouble"]))
-        except (ValueError, TypeError, KeyError):
+            arriving = {str(tag): float(at) for tag, at in values.get("arriving", {}).items()}
+            return cls(int(values["tick"]), float(values["reported_at"]), str(values["trouble"]), arriving)
+        except (ValueError, TypeError, KeyError, AttributeError):
             return cls()
 
     def __str__(self) -> str:
         return json.dumps(asdict(self))
-
-
-def due_ingests(
-    summaries: Iterable[DayObsSummary],
-    running: frozenset[str],
-    now: dt.datetime,
-    quiescent_s: float,
-    has_partition: Callable[[str], bool] = lambda day_obs: True,
-) -> list[str]:
-    """Say what to ingest now: what has rows due, no run at it, and has been quiet for a while.
-
-    Parameters
-    ----------
-    summaries
-        The ledger's, a day_obs each.
-    running
-        Tags of what is being ingested.
-    now
-        The time.
-    quiescent_s
-        How long nothing must have come, so that a day_obs is ingested in few large batches.
-    has_partition
-        Whether a day_obs has a partition; one without is ingested with what belongs to none.
-    """
-    due: set[str] = set()
-    for summary in summaries:
-        tag = str(summary.day_obs)
-        if summary.day_obs is None or not has_partition(tag):
-            tag = PRODUCTS
-        quiet_s = (now - summary.last_received_at).total_seconds()
-        if summary.due and tag not in running and quiet_s >= quiescent_s:
-            due.add(tag)
-    return sorted(due)
 
 
 def ingests_in_progress(instance: dg.DagsterInstance) -> frozenset[str]:
@@ -158,17 +131,17 @@ def build_arrivals_sensor(
             context.log.warning(warning)
         context.log.info(tick.news)
         events = health_events(judge(tick.observation, site.arrivals), health) if tick.observation else []
-        if not tick.due:
+        if not tick.decision.due:
             return dg.SensorResult(skip_reason=tick.news, cursor=str(tick.cursor), asset_events=events)
         return dg.SensorResult(
             run_requests=[
                 dg.RunRequest(
-                    run_key=f"ingest/{tag}/{tick.cursor.tick}/{tick.newest_row}",
-                    asset_selection=[targets[tag == PRODUCTS]],
-                    partition_key=None if tag == PRODUCTS else tag,
-                    tags={INGEST_TAG: tag},
+                    run_key=f"ingest/{ingest.tag}/{tick.cursor.tick}/{tick.newest_row}",
+                    asset_selection=[targets[ingest.tag == PRODUCTS]],
+                    partition_key=None if ingest.tag == PRODUCTS else ingest.tag,
+                    tags={INGEST_TAG: ingest.tag, **({ARRIVING_TAG: "true"} if ingest.arriving else {})},
                 )
-                for tag in tick.due
+                for ingest in tick.decision.due
             ],
             cursor=str(tick.cursor),
             asset_events=events,
@@ -180,7 +153,7 @@ def build_arrivals_sensor(
 @dataclass(frozen=True, slots=True)
 class _Tick:
     cursor: Cursor
-    due: list[str]
+    decision: Decision
     newest_row: int
     news: str
     warnings: tuple[str, ...]
@@ -199,12 +172,14 @@ def _look(
         seen = Observation(now, Overview(ledger).states(), lag, trouble) if reports else None
     finally:
         ledger.close()
-    due = due_ingests(summaries, running, now, site.arrivals.quiescent_s, has_partition)
-    cursor = Cursor(before.tick + 1, now.timestamp() if reports else before.reported_at, trouble)
+    pace = Pace(site.arrivals.quiescent_s, site.arrivals.longest_wait_s)
+    decision = due_ingests(summaries, running, now, pace, has_partition, before.arriving)
+    reported_at = now.timestamp() if reports else before.reported_at
+    cursor = Cursor(before.tick + 1, reported_at, trouble, decision.arriving)
     newest_row = max((summary.newest_row for summary in summaries), default=0)
-    news = _news(drained, trouble, summaries, due, running)
+    news = _news(drained, trouble, summaries, decision.due, running)
     warnings = drained.notices if drained is not None else (trouble,)
-    return _Tick(cursor, due, newest_row, news, warnings, seen)
+    return _Tick(cursor, decision, newest_row, news, warnings, seen)
 
 
 def _drain(site: Site, ledger: Ledger) -> tuple[DrainResult | None, str]:
@@ -224,7 +199,7 @@ def _news(
     drained: DrainResult | None,
     trouble: str,
     summaries: Iterable[DayObsSummary],
-    due: list[str],
+    due: Sequence[DueIngest],
     running: frozenset[str],
 ) -> str:
     """What the tick has to say, in one line: read, left, waiting, started, being ingested."""
@@ -237,5 +212,6 @@ def _news(
     said.append(f"{unfinished:,} to be ingested or waiting" if unfinished else "all that came is settled")
     if running:
         said.append(f"being ingested: {', '.join(sorted(running))}")
-    said.append(f"asking for {', '.join(due)}" if due else "nothing is due")
+    asked = ", ".join(f"{one.tag}, of which more is to come" if one.arriving else one.tag for one in due)
+    said.append(f"asking for {asked}" if asked else "nothing is due")
     return "; ".join(said)

@@ -279,6 +279,26 @@ def test_days_are_summed_up_with_what_is_due(ledger):
     assert (day.counts[State.INGESTED], day.counts[State.RECEIVED], day.due, day.unfinished) == (1, 1, 1, 1)
     assert (day.bytes, day.newest_row, day.last_received_at) == (2 * 14912640, rows[1].row_id, NOW)
     assert days[None].last_received_at == later
+    assert (day.oldest_due_at, days[None].oldest_due_at) == (NOW, later)
+    assert ledger.of_day_obs(20250113) == replace(day, due=1)
+    assert ledger.of_day_obs(None) == days[None]
+    assert ledger.of_day_obs(20250114) is None
+
+
+def test_what_waits_is_due_since_it_may_be_tried_again(ledger):
+    record(ledger, received(0), received(1))
+    first, second = ledger.find()
+    soon, later = NOW + timedelta(minutes=1), NOW + timedelta(hours=1)
+    ledger.settle(
+        [
+            Settlement(first.row_id, State.WAITING, "dimensions", waits_for="x", retry_at=later),
+            Settlement(second.row_id, State.WAITING, "file", retry_at=soon),
+        ]
+    )
+
+    assert ledger.by_day_obs(now=NOW)[20250113].oldest_due_at is None
+    assert ledger.by_day_obs(now=soon)[20250113].oldest_due_at == soon
+    assert ledger.by_day_obs(now=later)[20250113].due == 2
 
 
 def test_what_is_finished_need_not_be_counted(ledger):

@@ -18,7 +18,8 @@ from drp_assets.keys import COMPLETE, RAW, SITE_PRODUCTS
 from drp_assets.raws import build_site_assets
 from drp_assets.transfers import EFFICIENCY, TRANSFERS, build_transfers, pair_table
 from resources.site import Site
-from simulator.messages import FileKind
+from sensors.arrivals import ARRIVING_TAG
+from simulator.messages import DeliveredFile, FileKind
 from tests.arrivals.delivered import announced, deliver, make_repository, of_kind, receiving_site
 from tests.arrivals.hermes import encoded
 
@@ -88,6 +89,28 @@ def test_raw_names_its_half_arrived_exposures(receiving, delivery, tmp_path):
 
     whole = checks_of(materialize(build_site_assets(site), RAW, "20261101"))[COMPLETE]
     assert whole.passed
+
+
+def test_a_night_that_goes_on_is_told_of_and_materialised_only_at_its_end(receiving, delivery, tmp_path):
+    first, *more = of_kind(delivery, FileKind.RAW)
+    before = [file for file in delivery.files if file.kind is not FileKind.RAW]
+    site = site_of(tmp_path, **receiving.settings.model_dump())
+
+    with dg.DagsterInstance.ephemeral() as instance:
+
+        def ingest(*files: DeliveredFile, arriving: bool) -> tuple[int, int]:
+            receiving.receive(announced(files))
+            tags = {ARRIVING_TAG: "true"} if arriving else {}
+            assets = build_site_assets(site)
+            done = dg.materialize(assets, selection=[RAW], partition_key="20261102", instance=instance, tags=tags)
+            assert done.success
+            return len(done.get_asset_observation_events()), len(done.get_asset_materialization_events())
+
+        assert ingest(*before, first, arriving=True) == (1, 0)
+        assert ingest(*more, arriving=True) == (1, 0)
+        assert ingest(arriving=True) == (0, 0)
+        assert ingest(arriving=False) == (0, 1)
+        assert ingest(arriving=False) == (0, 0)
 
 
 def test_raws_of_a_day_without_partition_come_with_the_products(receiving, delivery, tmp_path, monkeypatch):

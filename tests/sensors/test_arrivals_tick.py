@@ -9,11 +9,14 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+from arrivals.announcement import Kind
 from arrivals.ledger import Ledger
 from arrivals.message import parse_message
-from arrivals.records import Partition, Reception
+from arrivals.records import Partition, Reception, Settlement
+from arrivals.states import State
 from resources.site import Site, read_site
-from sensors.arrivals import PRODUCTS, Cursor, build_arrivals_sensor
+from sensors.arrivals import ARRIVING_TAG, Cursor, build_arrivals_sensor
+from sensors.due import PRODUCTS
 from sensors.transfers import build_transfers_sensor, changed_days
 from services.embedded_kafka import EmbeddedKafka
 from tests.arrivals.hermes import SIDECAR, encoded
@@ -35,10 +38,11 @@ def site(monkeypatch, tmp_path) -> Site:
 @pytest.fixture
 def tick(site):
     """Evaluate the sensor with the cursor that the last evaluation left."""
-    sensor = build_arrivals_sensor(site, RAW, OTHERS, HEALTH, DAYS)
+    usual = site
     with dg.DagsterInstance.ephemeral() as instance:
 
-        def evaluate(cursor: str | None = None) -> dg.SensorResult:
+        def evaluate(cursor: str | None = None, site: Site = usual) -> dg.SensorResult:
+            sensor = build_arrivals_sensor(site, RAW, OTHERS, HEALTH, DAYS)
             with dg.build_sensor_context(instance=instance, cursor=cursor) as context:
                 result = sensor(context)
             assert isinstance(result, dg.SensorResult)
@@ -57,6 +61,14 @@ def receive(site: Site, *exposures: int, age_s: float = 60.0) -> None:
         receptions.append(Reception(PLACE, offset, parse_message(encoded(rubin_sidecar=sidecar, name=f"{exposure}"))))
     now = datetime.now(UTC) - timedelta(seconds=age_s)
     ledger.record_batch(receptions, {PLACE: start + len(exposures)}, now=now)
+    ledger.close()
+
+
+def settle_all(site: Site) -> None:
+    """Say that everything has been ingested."""
+    ledger = Ledger(site.ledger)
+    rows = ledger.pending(set(Kind))
+    ledger.settle([Settlement(row.row_id, State.INGESTED) for row in rows])
     ledger.close()
 
 
@@ -80,6 +92,27 @@ def test_a_tick_that_is_repeated_asks_for_the_same_run_and_the_next_one_for_anot
 
     assert tick().run_requests[0].run_key == first.run_requests[0].run_key
     assert tick(first.cursor).run_requests[0].run_key != first.run_requests[0].run_key
+
+
+def test_a_night_that_never_pauses_is_asked_for_again_and_again_and_once_more_when_it_is_over(site, tick):
+    restless = site.model_copy(
+        update={"arrivals": site.arrivals.model_copy(update={"quiescent_s": 1e6, "longest_wait_s": 50})}
+    )
+    receive(site, 2026110100001)
+    first = tick(site=restless)
+    receive(site, 2026110100002)
+    second = tick(first.cursor, site=restless)
+    settle_all(site)
+    nothing = tick(second.cursor, site=restless)
+    last = tick(nothing.cursor, site=site)
+    after = tick(last.cursor, site=site)
+
+    requests = [result.run_requests[0] for result in (first, second, last)]
+    assert [request.partition_key for request in requests] == ["20261101"] * 3
+    assert len({request.run_key for request in requests}) == 3
+    assert [request.tags.get(ARRIVING_TAG) for request in requests] == ["true", "true", None]
+    assert not nothing.run_requests
+    assert not after.run_requests
 
 
 def test_a_day_without_partition_is_ingested_with_what_has_none(site, tick):
@@ -113,13 +146,13 @@ def test_a_ledger_that_is_away_is_a_line_and_no_failure(site, tick, tmp_path):
     assert Cursor.read(str(result.cursor)).trouble
 
 
-@pytest.mark.parametrize("text", [None, "", "nonsense", "[]", '{"tick": "x"}', "7"])
+@pytest.mark.parametrize("text", [None, "", "nonsense", "[]", '{"tick": "x"}', "7", '{"arriving": 3}'])
 def test_a_cursor_that_nobody_wrote_begins_anew(text):
     assert Cursor.read(text) == Cursor()
 
 
 def test_a_cursor_comes_back_as_it_went():
-    cursor = Cursor(7, 12.5, "Kafka: down")
+    cursor = Cursor(7, 12.5, "Kafka: down", {"20261101": 1.5})
     assert Cursor.read(str(cursor)) == cursor
 
 
