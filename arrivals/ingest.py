@@ -3,19 +3,19 @@
 Every row that is touched ends in a state with a reason; a bad one never holds up the others. Rows are settled after
 their datasets and visits are in, and everything can be done twice: whoever dies when, the next call completes it.
 
-Belongs here: the order of things, batches, repeated announcements, and waking what waited. Doesn't: how each kind is
-ingested (`arrivals.dimensions`, `arrivals.raws`, `arrivals.zips`, `arrivals.visits`, `arrivals.products`).
+Belongs here: the order of things, repeated announcements, and waking what waited. Doesn't: batches of rows and looking
+at their files (`arrivals.batches`), or how each kind is ingested (`arrivals.dimensions`, `arrivals.raws`,
+`arrivals.zips`, `arrivals.visits`, `arrivals.products`).
 """
 
 from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
-from itertools import batched
 from types import MappingProxyType
 
 from lsst.daf.butler import Butler
@@ -23,7 +23,8 @@ from lsst.pipe.base import Instrument
 from lsst.resources import ResourcePath
 from sqlalchemy.exc import DBAPIError
 
-from arrivals.announcement import Kind, Sidecar
+from arrivals.announcement import Kind
+from arrivals.batches import READERS, Candidate, Found, Pending
 from arrivals.dimensions import (
     LoadedDimensions,
     correct_dimensions,
@@ -33,7 +34,6 @@ from arrivals.dimensions import (
     load_dimensions,
 )
 from arrivals.exposures import KnownExposures
-from arrivals.files import Arrived, locate, verify
 from arrivals.garbage import only_new_objects_collected
 from arrivals.ingest_report import MAX_PROBLEMS, IngestReport, Problem
 from arrivals.ledger import Ledger
@@ -49,17 +49,8 @@ from arrivals.zips import ZipMember, ingest_zip, member_observations, read_membe
 from resources.errors import Rejected, Retriable, SiteFault
 from resources.site import ArrivalSettings
 
-_READERS = 4
-"""Threads that look at files, at most."""
-
-_BYTES_A_READER = 64 * 2**20
-"""So many bytes of files are worth a thread: of small ones, threads would mostly wait for each other."""
-
 _NAMED_MEMBERS = 5
 """So many unreadable members of a zip are named in its reason."""
-
-_MAX_BATCH = {Kind.DIMENSIONS: 500, Kind.ZIP: 10}
-"""Kinds ingested file by file: rows are settled after so many, so that little is done again after a crash."""
 
 
 def ingest_pending(
@@ -111,15 +102,6 @@ def ingest_pending(
     return replace(report, elapsed_s=time.monotonic() - began)
 
 
-@dataclass(frozen=True, slots=True)
-class _Candidate:
-    """A row whose file is here and is the announced one."""
-
-    row: LedgerRow
-    arrived: Arrived
-    sidecar: Sidecar | None
-
-
 class _Ingest:
     def __init__(
         self,
@@ -132,9 +114,7 @@ class _Ingest:
     ) -> None:
         self._butler = butler
         self._ledger = ledger
-        self._settings = settings
-        self._day_obs = day_obs
-        self._undated = undated
+        self._pending = Pending(ledger, settings, day_obs, undated)
         self._stopping = stopping
         try:
             self._instrument = Instrument.from_string(settings.instrument, butler.registry)
@@ -167,7 +147,7 @@ class _Ingest:
 
     def run(self) -> IngestReport:
         with (
-            ThreadPoolExecutor(_READERS, "arrivals-reader") as readers,
+            ThreadPoolExecutor(READERS, "arrivals-reader") as readers,
             ThreadPoolExecutor(1, "arrivals-settler") as settler,
         ):
             for kind, ingest in (
@@ -176,7 +156,7 @@ class _Ingest:
                 (Kind.ZIP, self._ingest_zips),
                 (Kind.PRODUCT, self._ingest_products),
             ):
-                for rows, examined in self._batches(kind, readers):
+                for rows, examined in self._pending.batches(kind, readers, self._stopping):
                     self._settle(kind, self._each_file_once(rows, examined, ingest), settler)
                 # Rows of the next kind may be rows of this one that wait, and then be woken.
                 self._await_settled()
@@ -192,49 +172,19 @@ class _Ingest:
 
     # ---- what all kinds have in common
 
-    def _batches(
-        self, kind: Kind, readers: Executor
-    ) -> Iterator[tuple[Sequence[LedgerRow], Sequence[_Candidate | Exception]]]:
-        """Batches of pending rows and their files; while one is ingested, the next is asked for and its files read."""
-        limit = min(self._settings.ingest_batch, _MAX_BATCH.get(kind, self._settings.ingest_batch))
-
-        def next_batch(after: int) -> tuple[Sequence[LedgerRow], list[Future[list[_Candidate | Exception]]]]:
-            rows = self._ledger.pending({kind}, day_obs=self._day_obs, undated=self._undated, limit=limit, after=after)
-            threads = min(_READERS, 1 + sum(row.bytes or 0 for row in rows) // _BYTES_A_READER)
-            share = -(-len(rows) // threads) or 1
-            return rows, [readers.submit(self._examine, some) for some in batched(rows, share)]
-
-        rows, examined = next_batch(0)
-        while rows and not self._stopping():
-            following = readers.submit(next_batch, rows[-1].row_id)
-            yield rows, [candidate for some in examined for candidate in some.result()]
-            rows, examined = following.result()
-
-    def _examine(self, rows: Sequence[LedgerRow]) -> list[_Candidate | Exception]:
-        """Look at the files, and at nothing else: this runs beside everything."""
-        examined: list[_Candidate | Exception] = []
-        for row in rows:
-            try:
-                file = locate(row.url, self._settings.paths)
-                arrived = verify(file, size=row.bytes, adler32=row.adler32, policy=self._settings.verify, did=row.did)
-                examined.append(_Candidate(row, arrived, Sidecar.from_json(row.sidecar) if row.sidecar else None))
-            except Exception as error:  # whatever it is, it is this row's, and the others go on
-                examined.append(error)
-        return examined
-
     def _each_file_once(
         self,
         rows: Sequence[LedgerRow],
-        examined: Sequence[_Candidate | Exception],
-        ingest: Callable[[Sequence[_Candidate]], Iterable[Outcome]],
+        examined: Sequence[Found],
+        ingest: Callable[[Sequence[Candidate]], Iterable[Outcome]],
     ) -> list[Outcome]:
         """Tell repeated announcements, and ingest the files that are as announced."""
         before = {**self._ledger.ingested_contents({(row.scope, row.name) for row in rows}), **self._being_settled}
         outcomes: list[Outcome] = []
-        candidates: list[_Candidate] = []
+        candidates: list[Candidate] = []
         firsts: dict[str, LedgerRow] = {}
         repetitions: list[LedgerRow] = []
-        rivals: list[tuple[LedgerRow, _Candidate | Exception]] = []
+        rivals: list[tuple[LedgerRow, Found]] = []
         for row, found in zip(rows, examined, strict=True):
             content = before.get((row.scope, row.name))
             first = firsts.get(row.did)
@@ -247,7 +197,7 @@ class _Ingest:
                     repetitions.append(row)
             else:
                 firsts[row.did] = row
-                if isinstance(found, _Candidate):
+                if isinstance(found, Candidate):
                     candidates.append(found)
                 else:
                     outcomes.append(Outcome.failed(row, found))
@@ -292,7 +242,7 @@ class _Ingest:
 
     # ---- kind by kind
 
-    def _ingest_dimensions(self, candidates: Sequence[_Candidate]) -> list[Outcome]:
+    def _ingest_dimensions(self, candidates: Sequence[Candidate]) -> list[Outcome]:
         corrections = sorted(
             (candidate for candidate in candidates if correction_number(candidate.row.name)),
             key=lambda candidate: correction_number(candidate.row.name),
@@ -306,7 +256,7 @@ class _Ingest:
         self._wake({key for found in loaded if isinstance(found, LoadedDimensions) for key in found.keys})
         return outcomes + [self._correct(candidate) for candidate in corrections]
 
-    def _correct(self, candidate: _Candidate) -> Outcome:
+    def _correct(self, candidate: Candidate) -> Outcome:
         """Apply a correction, unless a later one is in: corrections may come in any order too."""
         row = candidate.row
         later = self._ledger.ingested_contents({(row.scope, name) for name in later_corrections(row.name)})
@@ -326,7 +276,7 @@ class _Ingest:
         self._wake(loaded.keys)
         return _loaded(row, loaded, *map(str, corrected.conflicts))
 
-    def _ingest_raws(self, candidates: Sequence[_Candidate]) -> list[Outcome]:
+    def _ingest_raws(self, candidates: Sequence[Candidate]) -> list[Outcome]:
         if self._raws is None:
             self._raws = (
                 HeaderRawIngest(self._butler, self._instrument, self._known, self._visits.needs_footprints)
@@ -348,7 +298,7 @@ class _Ingest:
             for candidate, result in zip(candidates, results, strict=True)
         ]
 
-    def _ingest_zips(self, candidates: Sequence[_Candidate]) -> list[Outcome]:
+    def _ingest_zips(self, candidates: Sequence[Candidate]) -> list[Outcome]:
         members: dict[int, list[ZipMember]] = {}
         failed: dict[int, Exception] = {}
         for index, candidate in enumerate(candidates):
@@ -392,7 +342,7 @@ class _Ingest:
         with_headers = [replace(raw, observation=observations.get((raw.exposure, raw.detector))) for raw in raws]
         return with_headers, _unreadable_members(unreadable, len(raws))
 
-    def _ingest_products(self, candidates: Sequence[_Candidate]) -> list[Outcome]:
+    def _ingest_products(self, candidates: Sequence[Candidate]) -> list[Outcome]:
         outcomes = []
         products: list[tuple[LedgerRow, ProductFile]] = []
         for candidate in candidates:

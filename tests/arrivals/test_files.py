@@ -95,6 +95,37 @@ def test_a_sample_is_chosen_by_did(file):
         verify(file, size=5, adler32="00000001", policy="sample", did=IN_SAMPLE)
 
 
+@pytest.mark.parametrize(
+    ("policy", "did", "is_looked_at"),
+    [
+        ("always", NOT_IN_SAMPLE, True),
+        ("sample", NOT_IN_SAMPLE, True),
+        ("size", NOT_IN_SAMPLE, False),
+        ("size", IN_SAMPLE, True),
+    ],
+)
+@pytest.mark.parametrize("begins", [b"SIMPLE  =                    T", b"overwritten", b""])
+def test_whether_fits_begins_as_fits_is_looked_at_where_it_costs_little(tmp_path, policy, did, is_looked_at, begins):
+    path = tmp_path / "a.fits"
+    path.write_bytes(begins)
+    announced = {"size": len(begins), "adler32": f"{zlib.adler32(begins):08x}", "policy": policy, "did": did}
+
+    if is_looked_at and not begins.startswith(b"SIMPLE"):
+        with pytest.raises(Rejected, match="the header can't be read: it doesn't begin as a FITS file does"):
+            verify(ResourcePath(path), **announced, is_fits=True)
+    else:
+        verify(ResourcePath(path), **announced, is_fits=True)
+    verify(ResourcePath(path), **announced)
+
+
+def test_a_damaged_beginning_is_told_by_its_checksum_first(tmp_path):
+    path = tmp_path / "a.fits"
+    path.write_bytes(b"overwritten")
+
+    with pytest.raises(Rejected, match="has adler32"):
+        verify(ResourcePath(path), size=11, adler32=ADLER32, policy="always", did="a:b", is_fits=True)
+
+
 def test_a_missing_file_may_still_come(file):
     with pytest.raises(Retriable, match="not there"):
         verify(file.updatedFile("b.fits"), size=5, adler32=ADLER32, policy="size", did="a:b")
