@@ -11,7 +11,7 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -191,13 +191,15 @@ def run_daemon(
     """
     pauses = _Pauses(poll_s)
     totals = Totals()
+    told: tuple[str, ...] = ()
     with Intake(kafka, settings, ledger, butler, limits) as intake:
         while not stop.is_set():
             turn = intake.turn(stop.is_set)
             totals.add(turn)
             on_turn(turn)
-            for level, line in lines_of(turn):
+            for level, line in lines_of(turn, told):
                 _LOG.log(level, "%s", line)
+            told = told if turn.drained is None else turn.drained.notices
             if turn.trouble:
                 stop.wait(pauses.after_trouble())
             else:
@@ -237,13 +239,15 @@ def patiently[T](attempt: Callable[[], T], stop: threading.Event, *, pause_s: fl
     return None
 
 
-def lines_of(turn: Turn) -> Iterator[tuple[int, str]]:
+def lines_of(turn: Turn, told: Collection[str] = ()) -> Iterator[tuple[int, str]]:
     """What the log says of a turn: one line of what was done, one for each trouble, notice and cause of quarantine.
 
     Parameters
     ----------
     turn
         Of the loop; an idle one has no lines.
+    told
+        Notices of the turn before: what is as it was isn't said again.
     """
     drained, ingested = turn.drained, turn.ingested
     done = []
@@ -260,7 +264,8 @@ def lines_of(turn: Turn) -> Iterator[tuple[int, str]]:
     if turn.trouble:
         yield logging.WARNING, turn.trouble
     for notice in drained.notices if drained is not None else ():
-        yield logging.WARNING, notice
+        if notice not in told:
+            yield logging.WARNING, notice
     refused = [p for p in (ingested.problems if ingested is not None else ()) if p.state is State.QUARANTINED]
     for cause, count in Counter(cause_of(problem.reason) for problem in refused).items():
         first = next(problem for problem in refused if cause_of(problem.reason) == cause)

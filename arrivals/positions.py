@@ -154,7 +154,8 @@ def look(connection: Connection, wanted: re.Pattern[str], ledger: Ledger, timeou
     metadata = visible_topics(connection.consumer, timeout_s)
     cluster = metadata.cluster_id or "unnamed"
     topics = topics_of(metadata, wanted)
-    notices = [] if topics else [f"no topic matches {wanted.pattern}"]
+    seen = f"of the {len(metadata.topics):,} that we may see" if metadata.topics else "for we see none at all"
+    notices = [] if topics else [f"no topic matches {wanted.pattern}, {seen}; compare arrivals.topics: docs/kafka.md"]
     ids = topic_ids(connection.admin, metadata, topics, timeout_s)
     places = [TopicPartition(topic, number) for topic in topics for number in metadata.topics[topic].partitions]
     known = {(each.topic, each.number): (each, offset) for each, offset in ledger.offsets(cluster).items()}

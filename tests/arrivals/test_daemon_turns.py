@@ -68,6 +68,12 @@ def test_a_turn_that_did_something_is_one_line_and_an_idle_one_is_none():
     assert list(lines_of(Turn(DrainResult(), IngestReport()))) == []
 
 
+def test_a_notice_is_said_once_and_not_at_every_turn():
+    turn = Turn(DrainResult(notices=("no topic matches ^X", "another")))
+
+    assert list(lines_of(turn, told=("no topic matches ^X",))) == [(logging.WARNING, "another")]
+
+
 def test_what_was_quarantined_is_one_line_a_cause():
     problems = tuple(Problem(f"raw:{n}", State.QUARANTINED, f"/data/{n}.fits: has {n} bytes") for n in range(3))
     waiting = Problem("raw:w", State.WAITING, "for its dimensions")
