@@ -310,9 +310,13 @@ def bad_files(bad: Bad) -> dict[str, Case]:
             f"has adler32 042201b3, but 12345678 was announced; {AGAIN}", adler32="12345678",
         ),
         "header unreadable": case(
-            bad.raw, "noise.fits", b"noise" * 1000, f"{unreadable}: Not a FITS file: its header has no end."
+            bad.raw, "noise.fits", header[:80] * 20, f"{unreadable}: Not a FITS file: its header has no end."
         ),
-        "no data": case(bad.raw, "empty.fits", b"", f"{unreadable}: Not a FITS file: its header has no end."),
+        "first bytes overwritten": case(
+            bad.raw, "over.fits", b"x" * 80 + header[80:],
+            f"{unreadable}: it doesn't begin as a FITS file does; {AGAIN}",
+        ),
+        "no data": case(bad.raw, "empty.fits", b"", f"{unreadable}: it doesn't begin as a FITS file does; {AGAIN}"),
         "header of another instrument": case(
             bad.raw, "other.fits", header.replace(b"'SimCam  '", b"'LSSTCam '"),
             f"{unreadable}: Not a raw of SimCam: INSTRUME is 'LSSTCam'.",
