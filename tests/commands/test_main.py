@@ -43,7 +43,7 @@ def one_line(capsys: pytest.CaptureFixture[str]) -> str:
         (["plan", "show", "nowhere.yaml"], "nowhere.yaml: no such pipeline"),
         (["backfill", "demo", "step9z", "20261101"], "no step 'step9z'; its steps: step1a"),
         (["backfill", "demo", "step1a"], "no partition is named; name one or more day_obs"),
-        (["backfill", "nothing", "step1a"], "nothing.yaml: cannot be read"),
+        (["backfill", "nothing", "step1a"], "no release 'nothing'; there are: acceptance, ci, demo"),
         (["backfill", "demo", "step1a", "20261101", "--url", "http://127.0.0.1:9"], "web server doesn't answer"),
         (["site", "prepare", "nowhere.yaml"], "nowhere.yaml: is no skymap"),
     ],
