@@ -255,8 +255,9 @@ class Demonstration:
 
     def stop(self) -> None:
         """Stop every service; batch jobs that run go on, and are found again, but a cluster ends with its jobs."""
-        warm.stop(self.state)
         self.platform.stop()
+        # Only now: a run that was begun meanwhile would have started another.
+        warm.stop(self.state)
         self.reports.stop()
         self.kafka.stop()
         for cluster in self._cluster:
