@@ -26,6 +26,12 @@ from resources.errors import OperatorError, Retriable
 _MISSING_S = 10.0
 """A job that nobody knows of any more may still have to say so: its file comes over a network."""
 
+_FORGETS_S = 120.0
+"""How soon after a release a held job may be one whose release a dying controller has forgotten.
+
+It saves its state some seconds after each change. Whoever holds a job just released has to do it again.
+"""
+
 _NOT_STARTED = {
     90: "its script cannot be read on the node: is the submit folder on a file system that nodes share?",
     91: "its log cannot be written on the node: is the log folder full, or of another user?",
@@ -51,6 +57,9 @@ class Conductor:
         self._position = {job.element: n for n, job in enumerate(self.plan.jobs) if job.element is not None}
         self._marks: dict[Element, Mark] = {}
         self._missing_since: dict[int, float] = {}
+        now = time.monotonic()
+        self._released_at = dict.fromkeys(self.plan.in_state(JobState.PENDING), now)
+        self._forgotten: set[Element] = set()
         self._is_new = True
         self._in_queue = 0
         self._calm_until = 0.0
@@ -225,6 +234,9 @@ class Conductor:
             gone = queued.is_over and queued.state.startswith("CANCELLED")
             return self.plan.taken_away(position) if gone else []
         if alive is not None:
+            if queued.is_parked and time.monotonic() - self._released_at.get(position, float("-inf")) < _FORGETS_S:
+                self._forgotten.add(queued.element)
+                return []
             if alive is JobState.PENDING:
                 self._marks.pop(queued.element, None)  # of a life before this one
             return self.plan.seen(position, alive)
@@ -283,10 +295,15 @@ class Conductor:
         return changed
 
     def _release(self) -> None:
+        if self._forgotten:
+            self._slurm.release(self._forgotten)
+            self._store.tell(f"Slurm had forgotten that these may run: {', '.join(sorted(map(str, self._forgotten)))}")
+            self._forgotten = set()
         parked = [n for n in self.plan.in_state(JobState.READY) if self.plan.jobs[n].is_parked]
         if parked:
             elements = [element for n in parked if (element := self.plan.jobs[n].element)]
             self._slurm.release(elements, self._whole_arrays(elements))
+            self._released_at |= dict.fromkeys(parked, time.monotonic())
             self._write(self.plan.released(parked))
 
     def _whole_arrays(self, elements: Iterable[Element]) -> list[int]:

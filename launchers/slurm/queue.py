@@ -100,6 +100,11 @@ class Queued:
         return _ALIVE.get(self.state)
 
     @property
+    def is_parked(self) -> bool:
+        """Whether it waits as it was submitted: held, and never begun."""
+        return self.state == "PENDING" and self.reason == "JobHeldUser" and not self.restarts
+
+    @property
     def is_over(self) -> bool:
         """Whether Slurm has done with it."""
         return self.state not in _ALIVE and self.state not in _ENDING

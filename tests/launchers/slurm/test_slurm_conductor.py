@@ -289,6 +289,31 @@ def test_a_job_that_an_operator_holds_is_said_to_be_held(world):
     assert w.states["a"] == "HELD"
 
 
+@pytest.mark.parametrize("is_new", [False, True])
+def test_a_job_whose_release_slurm_has_forgotten_is_released_again(world, is_new):
+    w = world()
+    w.park()
+    w.slurm.put(w.element("a"), "PENDING", reason="JobHeldUser")
+
+    w.turn(w.successor() if is_new else None)
+
+    assert w.slurm.elements[w.element("a")].alive is JobState.PENDING
+    w.turn()
+    assert w.states["a"] == "PENDING"
+
+
+def test_a_job_that_its_owner_holds_later_stays_held(world, monkeypatch):
+    monkeypatch.setattr(conductor_module, "_FORGETS_S", 0.0)
+    w = world()
+    w.park()
+    w.slurm.put(w.element("a"), "PENDING", reason="JobHeldUser")
+
+    w.turn()
+
+    assert w.states["a"] == "HELD"
+    assert w.slurm.elements[w.element("a")].alive is JobState.HELD
+
+
 @pytest.mark.parametrize("trouble", [Rejected("Slurm refuses: no"), Retriable("Slurm doesn't answer")])
 def test_what_slurm_does_not_do_is_said_and_tried_again(world, trouble):
     w = world()
