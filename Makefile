@@ -40,7 +40,7 @@ test: env services lint types ## everything that CI runs
 	$(RUN)/pytest --reruns 1 -n 2 --dist loadfile -m "not e2e and not alone" $(ARGS)
 	$(RUN)/pytest --reruns 1 -m "(e2e or alone) and not long" $(ARGS)
 
-long: env services ## what takes longer than a test run should: a failure, its cause in the UI, its rescue
+long: env services ## what takes longer than a test run should: every fault of a submission, a failure and its rescue in the UI
 	$(RUN)/pytest -m long $(ARGS)
 
 unit: env ## what needs no service and no survey
