@@ -11,7 +11,6 @@ deciding when to drain (`sensors`, `arrivals.daemon`).
 
 from __future__ import annotations
 
-import re
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -25,10 +24,9 @@ from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
 from arrivals.connection import Connection
 from arrivals.garbage import only_new_objects_collected
 from arrivals.ledger import Ledger
-from arrivals.positions import Outlook, Span, look
+from arrivals.positions import Outlook, Span, look, topic_pattern
 from arrivals.reception import receive
 from arrivals.records import Partition, Reception, Recorded
-from resources.errors import SiteFault
 from resources.site import ArrivalSettings, KafkaSettings
 
 _METADATA_TIMEOUT_S = 15.0
@@ -200,7 +198,7 @@ class Drain:
 
     def _look(self, ledger: Ledger, limits: DrainLimits) -> tuple[Outlook, Connection]:
         """What there is to read; where a kept connection fails or sees something odd, a new one tells."""
-        wanted = _pattern(self._settings.topics)
+        wanted = topic_pattern(self._settings.topics)
         timeout_s = min(_METADATA_TIMEOUT_S, limits.seconds)
         kept = self._connection
         if kept is not None and kept.is_as_made(self._kafka):
@@ -361,10 +359,3 @@ class _Reading:
             self._connection.consumer.commit(offsets=read, asynchronous=False)
         except KafkaException as error:
             self._notices.append(f"offsets of group {self._settings.group} not written: {error.args[0].str()}")
-
-
-def _pattern(topics: str) -> re.Pattern[str]:
-    try:
-        return re.compile(topics)
-    except re.error as error:
-        raise SiteFault(f"{topics!r} is no regular expression: {error}", "arrivals.topics", "mend it") from error

@@ -6,14 +6,14 @@ lag is too much (`arrivals.health`).
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from types import MappingProxyType
 
 from confluent_kafka import KafkaException, TopicPartition
 
 from arrivals.ledger import Ledger
-from resources.errors import Rejected, SiteFault
+from arrivals.positions import topic_pattern, topics_of
+from resources.errors import Rejected
 from resources.kafka import LastError, bootstrap_address, make_consumer, visible_topics
 from resources.site import ArrivalSettings, KafkaSettings
 
@@ -42,12 +42,7 @@ def kafka_lag(
     resources.errors.Rejected
         No topic matches the profile's pattern.
     """
-    try:
-        wanted = re.compile(settings.topics)
-    except re.error as error:
-        raise SiteFault(
-            f"{settings.topics!r} is no regular expression: {error}", "arrivals.topics", "mend it"
-        ) from error
+    wanted = topic_pattern(settings.topics)
     errors = LastError()
     consumer = make_consumer(kafka, settings.group, errors)
     lags: dict[str, int] = {}
@@ -55,7 +50,7 @@ def kafka_lag(
         metadata = visible_topics(consumer, timeout_s)
         cluster = metadata.cluster_id or "unnamed"
         known = {(place.topic, place.number): offset for place, offset in ledger.offsets(cluster).items()}
-        for topic in sorted(name for name in metadata.topics if wanted.search(name)):
+        for topic in topics_of(metadata, wanted):
             lags[topic] = 0
             for number in metadata.topics[topic].partitions:
                 low, high = consumer.get_watermark_offsets(TopicPartition(topic, number), timeout=timeout_s)

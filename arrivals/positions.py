@@ -17,6 +17,7 @@ from confluent_kafka.admin import AdminClient, ClusterMetadata, OffsetSpec
 from arrivals.connection import Connection, Place
 from arrivals.ledger import Ledger
 from arrivals.records import Partition
+from resources.errors import SiteFault
 from resources.kafka import visible_topics
 
 _LEADERLESS = frozenset({KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE})
@@ -170,6 +171,20 @@ def look(connection: Connection, wanted: re.Pattern[str], ledger: Ledger, timeou
         if start.expired:
             expired[start.partition] = start.expired
     return Outlook(spans, expired, tuple(notices))
+
+
+def topic_pattern(topics: str) -> re.Pattern[str]:
+    """Read the profile's pattern of topics.
+
+    Raises
+    ------
+    resources.errors.SiteFault
+        It is no regular expression.
+    """
+    try:
+        return re.compile(topics)
+    except re.error as error:
+        raise SiteFault(f"{topics!r} is no regular expression: {error}", "arrivals.topics", "mend it") from error
 
 
 def topics_of(metadata: ClusterMetadata, wanted: re.Pattern[str]) -> list[str]:

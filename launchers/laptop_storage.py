@@ -17,6 +17,9 @@ from dagster._serdes import ConfigurableClassData
 from sqlalchemy import Engine, event
 from sqlalchemy.pool import ConnectionPoolEntry
 
+_folders: set[Path] = set()
+"""Of the instances that this process has opened."""
+
 
 class UnhurriedSqliteStorage(DagsterSqliteStorage):
     """Dagster's SQLite storage, whose commits are left to the kernel to write.
@@ -30,14 +33,7 @@ class UnhurriedSqliteStorage(DagsterSqliteStorage):
     """
 
     def __init__(self, base_dir: str, inst_data: ConfigurableClassData | None = None) -> None:
-        folder = Path(base_dir).resolve()
-
-        def leave_writing_to_the_kernel(connection: object, _: ConnectionPoolEntry) -> None:
-            if isinstance(connection, sqlite3.Connection) and _file_of(connection).is_relative_to(folder):
-                connection.execute("PRAGMA synchronous=OFF")
-
-        # Dagster makes an engine for each connection, so that there is none to listen to.
-        event.listen(Engine, "connect", leave_writing_to_the_kernel)
+        _folders.add(Path(base_dir).resolve())
         super().__init__(base_dir, inst_data)
 
     @classmethod
@@ -48,5 +44,11 @@ class UnhurriedSqliteStorage(DagsterSqliteStorage):
         return cls.from_local(inst_data=inst_data, **config_value)
 
 
-def _file_of(connection: sqlite3.Connection) -> Path:
-    return Path(connection.execute("PRAGMA database_list").fetchone()[2])
+# Dagster makes an engine for each connection, so that there is none to listen to.
+@event.listens_for(Engine, "connect")
+def _leave_writing_to_the_kernel(connection: object, _: ConnectionPoolEntry) -> None:
+    if not isinstance(connection, sqlite3.Connection):
+        return
+    file = Path(connection.execute("PRAGMA database_list").fetchone()[2])
+    if any(file.is_relative_to(folder) for folder in _folders):
+        connection.execute("PRAGMA synchronous=OFF")
