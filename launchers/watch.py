@@ -117,7 +117,9 @@ def watch(
         except (Retriable, OSError, RuntimeError) as error:
             if time.monotonic() - heard > silence_s:
                 raise SiteFault(
-                    f"silent for {silence_s:.0f} s: {error}", handle.service_class, "see drp doctor"
+                    f"silent for {silence_s:.0f} s: {error}",
+                    handle.service_class,
+                    f"ask by hand with bps report --id {handle.wms_id}; once it answers, re-execute the run",
                 ) from error
             time.sleep(poll_s)
             continue
@@ -136,7 +138,7 @@ def watch(
                 raise SiteFault(
                     f"what runs the jobs died {resumes} times",
                     handle.submit_path,
-                    "see driver.log there, then bps restart",
+                    "see the logs there, then bps restart",
                 )
         time.sleep(poll_s)
 

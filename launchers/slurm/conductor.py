@@ -32,6 +32,9 @@ _FORGETS_S = 120.0
 It saves its state some seconds after each change. Whoever holds a job just released has to do it again.
 """
 
+_MOST_STARTS = 5
+"""How often a job that its node could not start is let go again; after that it waits for a person."""
+
 _NOT_STARTED = {
     90: "its script cannot be read on the node: is the submit folder on a file system that nodes share?",
     91: "its log cannot be written on the node: is the log folder full, or of another user?",
@@ -59,7 +62,7 @@ class Conductor:
         self._missing_since: dict[int, float] = {}
         now = time.monotonic()
         self._released_at = dict.fromkeys(self.plan.in_state(JobState.PENDING), now)
-        self._forgotten: set[Element] = set()
+        self._stuck: dict[Element, str] = {}
         self._is_new = True
         self._in_queue = 0
         self._calm_until = 0.0
@@ -132,7 +135,7 @@ class Conductor:
             if job.element is None or job.state.is_over or not (job.is_parked or job.state.is_with_slurm):
                 continue
             queued = queue.elements.get(job.element)
-            if queued is None or queued.folder != self._folder:
+            if queued is None or not self._is_same(position, queued):
                 missing.append(position)
                 continue
             self._missing_since.pop(position, None)
@@ -161,7 +164,8 @@ class Conductor:
     def cancel(self) -> None:
         """Give up the workflow, in Slurm first; what has ended, has ended."""
         self.look()
-        self._slurm.cancel([str(array) for array in sorted({element.array for element in self._position})])
+        alive = [job for job in self.plan.jobs if job.is_parked or job.state.is_with_slurm]
+        self._slurm.cancel([str(array) for array in sorted({job.element.array for job in alive if job.element})])
         self._write(self.plan.cancel())
         self._finish()
 
@@ -234,8 +238,8 @@ class Conductor:
             gone = queued.is_over and queued.state.startswith("CANCELLED")
             return self.plan.taken_away(position) if gone else []
         if alive is not None:
-            if queued.is_parked and time.monotonic() - self._released_at.get(position, float("-inf")) < _FORGETS_S:
-                self._forgotten.add(queued.element)
+            if why := self._why_stuck(position, queued):
+                self._stuck[queued.element] = why
                 return []
             if alive is JobState.PENDING:
                 self._marks.pop(queued.element, None)  # of a life before this one
@@ -244,6 +248,20 @@ class Conductor:
             return []
         end = end_of(queued.state, queued.status, self._marks.pop(queued.element, None))
         return self._end(position, end) if end is not None else []
+
+    def _is_same(self, position: int, queued: Queued) -> bool:
+        """Whether a job in the queue is ours: a controller that dies in a bad moment gives numbers out twice."""
+        job = self.plan.jobs[position]
+        found = Part.parse(queued.comment), queued.element.task
+        return queued.folder == self._folder and found == part_of(job, self._array_size, job.attempt)
+
+    def _why_stuck(self, position: int, queued: Queued) -> str:
+        """Say why Slurm holds a job that should be let go again."""
+        if queued.is_parked and time.monotonic() - self._released_at.get(position, float("-inf")) < _FORGETS_S:
+            return "Slurm had forgotten that these may run"
+        if queued.could_not_start and queued.restarts <= _MOST_STARTS:
+            return "Slurm's node could not start these"
+        return ""
 
     def _explain(self, missing: Sequence[int]) -> list[int]:
         """Find out about jobs that the queue has forgotten."""
@@ -266,7 +284,8 @@ class Conductor:
                 if known is not None and known.state.startswith("CANCELLED"):
                     changed += self.plan.taken_away(position)
                 elif now - since >= _MISSING_S:
-                    del self._position[element]
+                    if self._position.get(element) == position:
+                        del self._position[element]
                     changed += self.plan.unparked([position])
                 continue
             end = end_of(known.state, known.status, mark) if known else None
@@ -295,10 +314,12 @@ class Conductor:
         return changed
 
     def _release(self) -> None:
-        if self._forgotten:
-            self._slurm.release(self._forgotten)
-            self._store.tell(f"Slurm had forgotten that these may run: {', '.join(sorted(map(str, self._forgotten)))}")
-            self._forgotten = set()
+        if self._stuck:
+            self._slurm.release(self._stuck)
+            for why in dict.fromkeys(self._stuck.values()):
+                names = sorted(str(element) for element, reason in self._stuck.items() if reason == why)
+                self._store.tell(f"{why}, so they are let go again: {', '.join(names)}")
+            self._stuck = {}
         parked = [n for n in self.plan.in_state(JobState.READY) if self.plan.jobs[n].is_parked]
         if parked:
             elements = [element for n in parked if (element := self.plan.jobs[n].element)]

@@ -15,7 +15,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 
@@ -64,11 +64,12 @@ def dispatcher_options(submit_path: Path, asked: Sequence[str]) -> list[str]:
 
 def dispatchers(queue: Queue) -> dict[str, Queued]:
     """Give the dispatchers that run or will, by their workflows' folders."""
-    return {
-        queued.folder: queued
-        for queued in queue.elements.values()
-        if queued.comment == COMMENT and not queued.is_over and queued.name == JOB_NAME
-    }
+    return {queued.folder: queued for queued in _dispatchers(queue) if not queued.could_not_start}
+
+
+def stuck_dispatchers(queue: Queue, folder: str) -> list[Queued]:
+    """Give a folder's dispatchers that wait for nothing but a person; they keep others of their name from running."""
+    return [queued for queued in _dispatchers(queue) if queued.could_not_start and queued.folder == folder]
 
 
 class Dispatcher:
@@ -154,6 +155,12 @@ class Dispatcher:
 
     def _be_told(self, number: int, frame: FrameType | None) -> None:
         self._told = signal.Signals(number)
+
+
+def _dispatchers(queue: Queue) -> Iterator[Queued]:
+    for queued in queue.elements.values():
+        if queued.comment == COMMENT and not queued.is_over and queued.name == JOB_NAME:
+            yield queued
 
 
 def _is_over(submit_path: Path) -> bool:

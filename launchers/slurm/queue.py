@@ -53,6 +53,7 @@ _ALIVE = {
     "RESV_DEL_HOLD": JobState.HELD,
 }
 _ENDING = frozenset({"COMPLETING"})
+_HELD = re.compile(r"JobH[eo]ld|requeued in held|requeued held")
 _KIB_PER_MB = 1024.0
 _UNITS_MB = {"": 1.0 / _KIB_PER_MB**2, "K": 1.0 / _KIB_PER_MB, "M": 1.0, "G": _KIB_PER_MB, "T": _KIB_PER_MB**2}
 
@@ -95,9 +96,14 @@ class Queued:
     @property
     def alive(self) -> JobState | None:
         """What it is while it is not over; None when it is, or about to be."""
-        if self.state == "PENDING" and self.reason.startswith("JobHeld"):
+        if self.state == "PENDING" and _HELD.search(self.reason):
             return JobState.HELD
         return _ALIVE.get(self.state)
+
+    @property
+    def could_not_start(self) -> bool:
+        """Whether Slurm holds it because its node could not start it: a broken prologue, a number given out twice."""
+        return self.state == "PENDING" and self.reason == "launch failed requeued held"
 
     @property
     def is_parked(self) -> bool:

@@ -20,7 +20,7 @@ from lsst.ctrl.bps import BaseWmsService, BpsConfig, GenericWorkflow, WmsRunRepo
 from launchers.slurm.checks import check_requests, largest_memory, unknown_limits
 from launchers.slurm.commands import Slurm, user_name
 from launchers.slurm.conductor import Conductor
-from launchers.slurm.dispatcher import COMMENT, dispatcher_options, dispatchers
+from launchers.slurm.dispatcher import COMMENT, dispatcher_options, dispatchers, stuck_dispatchers
 from launchers.slurm.jobs import Plan
 from launchers.slurm.oneline import in_one_line
 from launchers.slurm.queue import Queue
@@ -80,7 +80,7 @@ class SlurmService(BaseWmsService):
                 store.write_environment()
                 conductor = Conductor(store, slurm)
                 conductor.park(queue)
-                _submit_dispatcher(slurm, store)
+                _submit_dispatcher(slurm, store, queue)
                 conductor.release_ready()
         _note_submission(store.submit_path)
         workflow.run_id = str(store.submit_path)
@@ -88,16 +88,17 @@ class SlurmService(BaseWmsService):
 
     @in_one_line
     def resume(self, wms_workflow_id: str) -> bool:
-        """Submit a dispatcher where there is none any more; False where there is one, or nothing left to do."""
+        """Submit a dispatcher where there is none that works; False where there is one, or nothing left to do."""
         store = _store(wms_workflow_id)
         if store is None or _is_over(store):
             return False
         slurm = Slurm()
         with _writing(store):
-            if str(store.submit_path) in dispatchers(slurm.queue(user_name())):
+            queue = slurm.queue(user_name())
+            if str(store.submit_path) in dispatchers(queue):
                 return False
             store.write_environment()
-            _submit_dispatcher(slurm, store)
+            _submit_dispatcher(slurm, store, queue)
         return True
 
     @in_one_line
@@ -108,14 +109,15 @@ class SlurmService(BaseWmsService):
             return None, None, f"no workflow was submitted from {wms_workflow_id}"
         slurm = Slurm()
         folder = str(store.submit_path)
-        if not _is_over(store) and folder in dispatchers(slurm.queue(user_name())):
+        queue = slurm.queue(user_name())
+        if not _is_over(store) and folder in dispatchers(queue):
             return None, None, "the workflow still runs; cancel it first"
         with _writing(store):
             store.forget_cancelling()
             store.write_environment()
             plan, facts = store.read()
             store.write(plan, plan.restart(), ended_at=None, submitting_at=time.time())
-            _submit_dispatcher(slurm, store)
+            _submit_dispatcher(slurm, store, queue)
         _note_submission(store.submit_path)
         return folder, facts["name"], ""
 
@@ -188,6 +190,7 @@ class SlurmService(BaseWmsService):
             queue = slurm.queue(user_name())
             # Its jobs end now, even if whoever conducts it takes a while to notice.
             _cancel_leftovers(slurm, queue, store)
+            _cancel_stuck_dispatchers(slurm, queue, store)
             with store.locked(_LOCK_S) as mine:
                 if mine and not _is_over(store):
                     Conductor(store, slurm).cancel()
@@ -275,9 +278,10 @@ def _licences(slurm: Slurm, store: JobStore, plan: Plan) -> list[str]:
     return sorted(known)
 
 
-def _submit_dispatcher(slurm: Slurm, store: JobStore) -> None:
-    """Submit a workflow's dispatcher once, however often Slurm has to be asked."""
+def _submit_dispatcher(slurm: Slurm, store: JobStore, queue: Queue) -> None:
+    """Submit a workflow's dispatcher once, however often Slurm has to be asked, in place of one that is stuck."""
     folder = str(store.submit_path)
+    _cancel_stuck_dispatchers(slurm, queue, store)
 
     def submit() -> int:
         try:
@@ -292,6 +296,10 @@ def _submit_dispatcher(slurm: Slurm, store: JobStore) -> None:
 
     job = _patiently(submit)
     store.write(store.read()[0], dispatcher_job=job)
+
+
+def _cancel_stuck_dispatchers(slurm: Slurm, queue: Queue, store: JobStore) -> None:
+    slurm.cancel([str(queued.job) for queued in stuck_dispatchers(queue, str(store.submit_path))])
 
 
 def _cancel_leftovers(slurm: Slurm, queue: Queue, store: JobStore) -> None:

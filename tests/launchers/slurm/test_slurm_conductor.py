@@ -302,6 +302,43 @@ def test_a_job_whose_release_slurm_has_forgotten_is_released_again(world, is_new
     assert w.states["a"] == "PENDING"
 
 
+def test_a_job_that_its_node_could_not_start_is_let_go_again(world):
+    w = world()
+    w.park()
+    w.slurm.put(w.element("a"), "PENDING", reason="launch failed requeued held", restarts=1)
+
+    w.turn()
+
+    assert w.slurm.elements[w.element("a")].alive is JobState.PENDING
+    w.turn()
+    assert w.states["a"] == "PENDING"
+
+
+def test_a_job_that_no_node_can_start_waits_for_a_person(world):
+    w = world()
+    w.park()
+    w.slurm.put(w.element("a"), "PENDING", reason="launch failed requeued held", restarts=6)
+
+    w.turn()
+
+    assert w.states["a"] == "HELD"
+    assert w.slurm.elements[w.element("a")].alive is JobState.HELD
+
+
+def test_a_number_that_slurm_gives_out_again_is_another_job(world, monkeypatch):
+    monkeypatch.setattr(conductor_module, "_MISSING_S", 0.0)
+    w = world()
+    w.park()
+    lost = w.element("a")
+    w.slurm.put(lost, "COMPLETED", comment="bps.7.0.1")
+
+    w.turn()
+    w.turn()
+
+    assert w.element("a") != lost
+    assert w.states["a"] == "PENDING"
+
+
 def test_a_job_that_its_owner_holds_later_stays_held(world, monkeypatch):
     monkeypatch.setattr(conductor_module, "_FORGETS_S", 0.0)
     w = world()

@@ -37,6 +37,21 @@ def test_the_queue_is_read_element_by_element():
     assert (held.alive, held.is_over) == (JobState.HELD, False)
 
 
+@pytest.mark.parametrize(
+    ("reason", "could_not_start"),
+    [
+        ("JobHeldAdmin", False),
+        ("JobHoldMaxRequeue", False),
+        ("job requeued in held state", False),
+        ("launch failed requeued held", True),
+    ],
+)
+def test_a_job_that_waits_for_somebody_is_held(reason, could_not_start):
+    (queued,) = parse_queue(f"7|7|0|PENDING|0|1||{reason}|w|c|/f|\n").elements.values()
+
+    assert (queued.alive, queued.could_not_start) == (JobState.HELD, could_not_start)
+
+
 def test_a_folder_may_have_any_name():
     (queued,) = parse_queue(QUEUE).of_folder("/data/with|a bar")
 

@@ -4,7 +4,7 @@ import pytest
 from lsst.ctrl.bps import WmsStates
 from lsst.ctrl.bps.bps_reports import compile_code_summary, compile_job_summary
 
-from launchers.slurm.dispatcher import COMMENT, JOB_NAME
+from launchers.slurm.dispatcher import COMMENT, JOB_NAME, stuck_dispatchers
 from launchers.slurm.ends import Ending, Usage
 from launchers.slurm.jobs import Element, Job, JobState, Plan, Request
 from launchers.slurm.queue import Queue, Queued
@@ -65,6 +65,17 @@ def test_a_workflow_without_a_dispatcher_is_held_and_says_what_to_do():
 
     assert found.state is WmsStates.HELD
     assert held_message(found) == "the dispatcher of this workflow is gone; bps restart --id /submit goes on"
+
+
+def test_a_workflow_whose_dispatcher_could_not_be_started_is_held():
+    element = Element(9, 0)
+    reason = "launch failed requeued held"
+    stuck = Queued(9, element, "PENDING", reason=reason, name=JOB_NAME, comment=COMMENT, folder=str(FOLDER))
+
+    found = seen(plan(job("isr1", JobState.PENDING)), SUBMITTED, Queue({element: stuck}))
+
+    assert found.state is WmsStates.HELD
+    assert stuck_dispatchers(Queue({element: stuck}), str(FOLDER)) == [stuck]
 
 
 @pytest.mark.parametrize(
