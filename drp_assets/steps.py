@@ -108,7 +108,7 @@ def build_step(site: Site, release: Release, plan: PipelinePlan, step: Step, cod
                 with rescue_turn(context, site.submissions, work) if config.rescue else nullcontext():
                     left_out = [entry.data_id for entry in casebook.quarantined(release.name)]
                     request = request_for(site, release, step, work, part, config, context.run_id, left_out)
-                    outcome = run_step(context, request, rules, poll_s=site.wms.poll_s)
+                    outcome = run_step(context, request, rules, poll_s=site.wms.poll_s, silence_s=site.wms.silence_s)
                     pictures = pictures_of(site, release, step, assets, part)
                     anew = not config.rescue
                     report_outcome(context, site, release, assets, part or [""], outcome, pictures, anew=anew)

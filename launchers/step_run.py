@@ -29,7 +29,7 @@ from launchers.policies import Judgement
 from launchers.processes import exclusive
 from launchers.rescue import cause_of, not_tried, read_remains, rescue_request
 from launchers.submission import StepRequest, SubmissionKey
-from launchers.watch import Progress
+from launchers.watch import SILENCE_S, Progress
 from planning.policies import Action, Decision, FailurePolicy
 from resources.errors import Rejected
 
@@ -72,6 +72,7 @@ def run_step(
     *,
     poll_s: float = 0.25,
     log_every_s: float = LOG_EVERY_S,
+    silence_s: float = SILENCE_S,
 ) -> Outcome:
     """Run a submission to its end, and its rescues as far as the release's policies want them.
 
@@ -86,7 +87,7 @@ def run_step(
         What to do.
     rules
         What to do about failures.
-    poll_s, log_every_s
+    poll_s, log_every_s, silence_s
         As for `launch_and_watch`.
 
     Returns
@@ -110,14 +111,14 @@ def run_step(
     tried = held = 0
     while True:
         try:
-            now = launch_and_watch(context, request, poll_s=poll_s, log_every_s=log_every_s)
+            now = launch_and_watch(context, request, poll_s=poll_s, log_every_s=log_every_s, silence_s=silence_s)
         except NothingLeft:
             if so_far is None:
                 raise
             left = not_tried(so_far.failures, (), request.quarantined)
             return dataclasses.replace(policies.combine(so_far, None, left), held=held)
         tried += 1
-        judgements = _judge(context, request, rules, now, tried)
+        judgements = _judge(context, request, rules, now, tried, silence_s)
         lines = tuple(policies.describe(judgements))
         now = dataclasses.replace(now, decisions=lines)
         if so_far is not None:
@@ -155,13 +156,13 @@ def _next(key: SubmissionKey) -> SubmissionKey:
 
 
 def _judge(
-    context: reattach.StepContext, request: StepRequest, rules: FailureRules, now: Outcome, tried: int
+    context: reattach.StepContext, request: StepRequest, rules: FailureRules, now: Outcome, tried: int, silence_s: float
 ) -> list[Judgement]:
     """Decide about what failed, and write that down before anything is done."""
     handle = bps.find(request.folder)
     codes = read_exit_codes(handle) if handle is not None and now.failures else {}
     judgements = policies.judge(rules.policies, request, now.failures, codes, attempt=tried)
-    if handle is not None and now.failures and watch.look(handle).state == "DELETED":
+    if handle is not None and now.failures and _look(handle, silence_s).state == "DELETED":
         # Whoever cancelled it in the batch system doesn't want to see it again by itself.
         judgements = [Judgement(each.failure, Decision(Action.HOLD, "cancelled")) for each in judgements]
     rules.casebook.note(policies.cases_of(request, judgements, context.run_id))
@@ -173,8 +174,17 @@ def _judge(
     return judgements
 
 
+def _look(handle: Handle, silence_s: float) -> Progress:
+    return watch.patiently(lambda: watch.look(handle), handle, silence_s=silence_s)
+
+
 def launch_and_watch(
-    context: reattach.StepContext, request: StepRequest, *, poll_s: float = 0.25, log_every_s: float = LOG_EVERY_S
+    context: reattach.StepContext,
+    request: StepRequest,
+    *,
+    poll_s: float = 0.25,
+    log_every_s: float = LOG_EVERY_S,
+    silence_s: float = SILENCE_S,
 ) -> Outcome:
     """Run a submission to its end, whatever became of it before, and judge it.
 
@@ -192,6 +202,8 @@ def launch_and_watch(
         Time between two questions to the batch system.
     log_every_s
         Time between two lines of progress in the run's log, at least.
+    silence_s
+        How long the batch system may give no answer.
 
     Raises
     ------
@@ -201,11 +213,15 @@ def launch_and_watch(
     try:
         # Two watchers would restart and judge it against each other.
         with in_turn(context, request.folder / _WATCHER, f"{request.key.name} is watched", log_every_s):
-            handle = _find_or_submit(context, request)
+            handle = _find_or_submit(context, request, silence_s)
             summary = read_summary(request)
             teller = _Teller(context, log_every_s)
             last = watch.watch(
-                handle, poll_s=poll_s, on_progress=teller.tell, quanta_total=summary.total if summary else None
+                handle,
+                poll_s=poll_s,
+                on_progress=teller.tell,
+                quanta_total=summary.total if summary else None,
+                silence_s=silence_s,
             )
             teller.tell_last(last)
             return read_outcome(request, handle)
@@ -244,11 +260,11 @@ def in_turn(context: reattach.StepContext, path: Path, what: str, tell_every_s: 
             context.log.info(f"{what} by {holder} already: waiting")
 
 
-def _find_or_submit(context: reattach.StepContext, request: StepRequest) -> Handle:
+def _find_or_submit(context: reattach.StepContext, request: StepRequest, silence_s: float) -> Handle:
     name = request.key.name
     handle = bps.find(request.folder)
     if handle is not None:
-        if watch.look(handle).state == "DELETED":
+        if _look(handle, silence_s).state == "DELETED":
             context.log.info(f"{name} had been cancelled; it goes on where it stopped")
             request.provenance_path.unlink(missing_ok=True)
             handle = watch.restart(handle)

@@ -17,7 +17,10 @@ from launchers.bps import Handle
 from resources.errors import Retriable, SiteFault
 
 _OVER = frozenset({WmsStates.SUCCEEDED, WmsStates.FAILED, WmsStates.DELETED})
+_ENDED = _OVER | {WmsStates.PRUNED}
 _MAX_RESUMES = 5
+"""So often may what runs the jobs die without a single job's end in between."""
+
 SILENCE_S = 600.0
 
 
@@ -39,6 +42,8 @@ class Progress:
         Time since watching began.
     left_s
         Time until all quanta are done at the pace of those done since watching began; None where that can't be said.
+    trouble
+        What keeps the batch system from going on with it; empty where nothing does.
     """
 
     state: str
@@ -48,11 +53,18 @@ class Progress:
     quanta_total: int | None = None
     elapsed_s: float = 0.0
     left_s: float | None = None
+    trouble: str = ""
 
     @property
     def is_over(self) -> bool:
         """Whether the workflow has ended, well or not."""
         return WmsStates[self.state] in _OVER
+
+    @property
+    def ended(self) -> int:
+        """Something that grows whenever a job or a quantum comes to its end."""
+        jobs = sum(count for state, count in self.jobs.items() if WmsStates[state] in _ENDED)
+        return jobs + (self.quanta_done or 0) + (self.quanta_failed or 0)
 
     def __str__(self) -> str:
         jobs = ", ".join(f"{count} {state.lower()}" for state, count in self.jobs.items())
@@ -62,7 +74,8 @@ class Progress:
             failed = f", {self.quanta_failed} failed" if self.quanta_failed else ""
             left = "" if self.left_s is None or self.is_over else f", about {_duration(self.left_s)} left"
             quanta = f"; quanta: {self.quanta_done}{total} done{failed}{left}"
-        return f"{self.state.lower()} after {self.elapsed_s:.0f} s; jobs: {jobs or 'none'}{quanta}"
+        but = f", but: {self.trouble}" if self.trouble and not self.is_over else ""
+        return f"{self.state.lower()} after {self.elapsed_s:.0f} s{but}; jobs: {jobs or 'none'}{quanta}"
 
 
 def look(handle: Handle) -> Progress:
@@ -107,39 +120,63 @@ def watch(
     resources.errors.SiteFault
         No answer for that long, or the workflow's runner died again and again.
     """
-    began = heard = time.monotonic()
+    began = time.monotonic()
     told: tuple[object, ...] = ()
-    resumes = 0
+    resumes = ended = 0
     first: Progress | None = None
     while True:
+        seen, resumed = patiently(lambda: _look_and_resume(handle), handle, poll_s=poll_s, silence_s=silence_s)
+        progress = replace(seen, quanta_total=quanta_total, elapsed_s=time.monotonic() - began)
+        first = first or progress
+        progress = replace(progress, left_s=time_left(first, progress))
+        now = (progress.state, dict(progress.jobs), progress.quanta_done, progress.quanta_failed, progress.trouble)
+        if now != told:
+            told = now
+            on_progress(progress)
+        if progress.is_over:
+            return progress
+        if progress.ended > ended:
+            resumes, ended = 0, progress.ended
+        resumes += resumed
+        if resumes > _MAX_RESUMES:
+            raise SiteFault(
+                f"what runs the jobs died {resumes} times",
+                handle.submit_path,
+                "see the logs there, then bps restart",
+            )
+        time.sleep(poll_s)
+
+
+def patiently[T](ask: Callable[[], T], handle: Handle, *, poll_s: float = 0.25, silence_s: float = SILENCE_S) -> T:
+    """Ask a submission's batch system until it answers: its servers are restarted, and its clients time out.
+
+    Parameters
+    ----------
+    ask
+        The question.
+    handle
+        The submission that it is about.
+    poll_s
+        Time between two tries.
+    silence_s
+        How long to go on trying.
+
+    Raises
+    ------
+    resources.errors.SiteFault
+        No answer for that long.
+    """
+    asked = time.monotonic()
+    while True:
         try:
-            seen = look(handle)
+            return ask()
         except (Retriable, OSError, RuntimeError) as error:
-            if time.monotonic() - heard > silence_s:
+            if time.monotonic() - asked > silence_s:
                 raise SiteFault(
                     f"silent for {silence_s:.0f} s: {error}",
                     handle.service_class,
                     f"ask by hand with bps report --id {handle.wms_id}; once it answers, re-execute the run",
                 ) from error
-            time.sleep(poll_s)
-            continue
-        heard = time.monotonic()
-        progress = replace(seen, quanta_total=quanta_total, elapsed_s=heard - began)
-        first = first or progress
-        progress = replace(progress, left_s=time_left(first, progress))
-        if (now := (progress.state, dict(progress.jobs), progress.quanta_done, progress.quanta_failed)) != told:
-            told = now
-            on_progress(progress)
-        if progress.is_over:
-            return progress
-        if progress.state == WmsStates.HELD.name and _resume(handle):
-            resumes += 1
-            if resumes > _MAX_RESUMES:
-                raise SiteFault(
-                    f"what runs the jobs died {resumes} times",
-                    handle.submit_path,
-                    "see the logs there, then bps restart",
-                )
         time.sleep(poll_s)
 
 
@@ -189,6 +226,11 @@ def restart(handle: Handle) -> Handle:
     return replace(handle, wms_id=str(wms_id))
 
 
+def _look_and_resume(handle: Handle) -> tuple[Progress, bool]:
+    seen = look(handle)
+    return seen, seen.state == WmsStates.HELD.name and _resume(handle)
+
+
 def _resume(handle: Handle) -> bool:
     """Let the service go on where its runner died; other services than ours do so by themselves, or need a person."""
     resume = getattr(handle.service(), "resume", None)
@@ -203,4 +245,5 @@ def _progress(report: WmsRunReport) -> Progress:
         jobs={state.name: count for state, count in counts.items() if count},
         quanta_done=facts.get("quanta_succeeded"),
         quanta_failed=facts.get("quanta_failed"),
+        trouble=facts.get("trouble", ""),
     )

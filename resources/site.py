@@ -127,6 +127,9 @@ class WmsSettings(Document):
     service: str = Field(description="import path of the BaseWmsService")
     compute_site: str = "local"
     poll_s: Annotated[float, Field(gt=0)] = 30.0
+    silence_s: Annotated[float, Field(gt=0)] = Field(
+        600.0, description="so long may the batch system give no answer before a run that watches it fails"
+    )
     include_configs: tuple[str, ...] = Field((), description="BPS files that hold where nothing else is said")
     software: SoftwareSettings = SoftwareSettings()
     environment: Mapping[str, str] = Field(

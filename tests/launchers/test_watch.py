@@ -1,45 +1,22 @@
+import sys
 from dataclasses import replace
-from typing import ClassVar
+from pathlib import Path
 
 import pytest
-from lsst.ctrl.bps import BaseWmsService, WmsRunReport, WmsSpecificInfo, WmsStates
+from lsst.ctrl.bps import WmsStates
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from scripted_service import ScriptedService
 
 from launchers import watch
 from launchers.bps import Handle
-from resources.errors import SiteFault
-
-
-class ScriptedService(BaseWmsService):
-    """Tells its workflow's states one after another."""
-
-    script: ClassVar[list[WmsStates | None]] = []
-    resumed: ClassVar[list[str]] = []
-    cancelled: ClassVar[list[str]] = []
-
-    def report(self, wms_workflow_id=None, **_):
-        state = self.script.pop(0) if len(self.script) > 1 else self.script[0]
-        if state is None:
-            return [], "the scheduler is down"
-        info = WmsSpecificInfo()
-        info.add_message("{quanta_succeeded} {quanta_failed}", quanta_succeeded=7, quanta_failed=1)
-        counts = dict.fromkeys(WmsStates, 0) | {WmsStates.RUNNING: 2, WmsStates.SUCCEEDED: 1}
-        return [WmsRunReport(wms_id="1", run="n", state=state, job_state_counts=counts, specific_info=info)], ""
-
-    def resume(self, wms_id):
-        self.resumed.append(wms_id)
-        return True
-
-    def list_submitted_jobs(self, wms_id=None, **_):
-        return [wms_id]
-
-    def cancel(self, wms_id, pass_thru=None):
-        self.cancelled.append(wms_id)
-        return True, "gone"
+from resources.errors import Retriable, SiteFault
 
 
 @pytest.fixture
 def service():
-    ScriptedService.script, ScriptedService.resumed, ScriptedService.cancelled = [], [], []
+    ScriptedService.forget()
     return ScriptedService
 
 
@@ -100,6 +77,34 @@ def test_a_runner_that_dies_again_and_again_is_a_fault(service, handle):
 
     with pytest.raises(SiteFault, match="died"):
         watch.watch(handle, poll_s=0.0)
+
+
+def test_a_runner_that_dies_often_but_gets_on_in_between_is_resumed_each_time(service, handle):
+    service.script += [*[WmsStates.HELD] * 10, WmsStates.SUCCEEDED]
+    service.quanta += range(11)
+
+    assert watch.watch(handle, poll_s=0.0).state == "SUCCEEDED"
+    assert len(service.resumed) == 10
+
+
+@pytest.mark.parametrize("refusal", [Retriable("slurmctld is away", "slurm", "wait"), OSError("no file system")])
+def test_a_batch_system_that_cannot_resume_for_a_moment_is_asked_again(service, handle, refusal):
+    service.script += [WmsStates.HELD, WmsStates.HELD, WmsStates.SUCCEEDED]
+    service.refusals += [refusal]
+
+    assert watch.watch(handle, poll_s=0.0).state == "SUCCEEDED"
+    assert service.resumed == ["1"]
+
+
+def test_what_keeps_the_batch_system_from_going_on_is_told_when_it_comes_and_when_it_goes(service, handle):
+    service.script += [*[WmsStates.RUNNING] * 4, WmsStates.SUCCEEDED]
+    service.trouble += ["", "Slurm refuses: no such account", "Slurm refuses: no such account", ""]
+    told = []
+
+    watch.watch(handle, poll_s=0.0, on_progress=told.append)
+
+    assert [progress.trouble for progress in told] == ["", "Slurm refuses: no such account", "", ""]
+    assert str(told[1]).startswith("running after 0 s, but: Slurm refuses: no such account; jobs: 2 running")
 
 
 def test_a_short_silence_is_borne(service, handle):
