@@ -1,15 +1,18 @@
 """What every WMS service of ours reads out of a generic workflow in the same way.
 
-Belongs here: groups of jobs dissolved into their members, placeholders filled in, values quoted for the shell.
+Belongs here: groups of jobs dissolved into their members, and what a job does, in the shell's words.
 Doesn't: what a service makes of it (`launchers.local.workflow`, `launchers.slurm.workflow`).
 """
 
 from __future__ import annotations
 
 import re
+import shlex
+import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from lsst.ctrl.bps import (
     GenericWorkflow,
@@ -144,6 +147,40 @@ def shell_quoted(value: str) -> str:
     """Quote for the shell, with variables still to be replaced by it."""
     escaped = value.replace("\\", "\\\\").replace('"', '\\"').replace("`", "\\`")
     return f'"{escaped}"'
+
+
+def script_lines(job: GenericWorkflowJob, workflow: GenericWorkflow, *, attempt_variable: str) -> list[str]:
+    """Write what a job does, for bash: its environment, its prologue, its command, and what comes after that.
+
+    A job whose prologue fails stops there, with the prologue's exit code; otherwise its exit code is the command's.
+
+    Parameters
+    ----------
+    job
+        From ctrl_bps.
+    workflow
+        The one that the job is in.
+    attempt_variable
+        See `filled`.
+    """
+    files = files_of(workflow, job.name)
+
+    def fill(text: str) -> str:
+        return filled(text, files, attempt_variable=attempt_variable)
+
+    lines = [f"export {key}={shell_quoted(fill(str(value)))}" for key, value in job.environment.items()]
+    if job.pre_cmdline:
+        lines += ["{", fill(job.pre_cmdline), "} || exit $?"]
+    lines.append(fill(command_of(job)))
+    if job.post_cmdline:
+        lines += ["code=$?", fill(job.post_cmdline), "exit $code"]
+    return lines
+
+
+def programs_first(*folders: Path) -> list[str]:
+    """Let a job find our own Python's programs before all others, and those in some folders before these."""
+    first = (Path(sys.executable).parent, *folders)
+    return [f"export PATH={shlex.quote(str(folder))}:$PATH" for folder in first]
 
 
 class _Order:

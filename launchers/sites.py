@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from resources.errors import Rejected
-from resources.site import SoftwareSettings, UrlRule, WmsSettings
+from resources.site import UrlRule, WmsSettings
 
 HTCONDOR = "lsst.ctrl.bps.htcondor.HTCondorService"
 PANDA = "launchers.panda.PandaService"
@@ -99,10 +99,11 @@ def merged(defaults: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str
     return result
 
 
-def _setup(software: SoftwareSettings) -> list[str]:
-    if software.stack is None:
-        return []
-    return ["unset PYTHONPATH", f"source {software.stack}/loadLSST.bash", *software.setup]
+def _before_the_command(wms: WmsSettings) -> list[str]:
+    """Give what comes before a job's command: the prologue and the software's; a job of which any fails stops there."""
+    software = wms.software
+    setup = [] if software.stack is None else ["unset PYTHONPATH", f"source {software.stack}/loadLSST.bash"]
+    return [f"{command} || exit 1;" for command in (*wms.prologue, *setup, *(software.setup if setup else ()))]
 
 
 def _braced(text: str) -> str:
@@ -113,19 +114,19 @@ def _braced(text: str) -> str:
 def _for_ours(wms: WmsSettings) -> dict[str, Any]:
     if wms.software.image is not None:
         raise Rejected("can't run jobs in a container", wms.service, "leave wms.software.image out of the site profile")
-    commands = [_braced(command) for command in (*wms.prologue, *_setup(wms.software))]
-    return {"preCmdline": " && ".join(commands)} if commands else {}
+    commands = [_braced(command) for command in _before_the_command(wms)]
+    return {"preCmdline": " ".join(commands)} if commands else {}
 
 
 def _for_htcondor(wms: WmsSettings) -> dict[str, Any]:
     settings: dict[str, Any] = {}
-    commands = [*wms.prologue, *_setup(wms.software)]
+    commands = _before_the_command(wms)
     if any("'" in command for command in commands):
         raise Rejected("a quote in a job's prologue", wms.service, "write \" instead of ' in the site profile")
     if commands:
         settings |= {
             "bpsMakeCommand": False,
-            "setupEnv": "".join(f"{command} || exit 1; " for command in commands),
+            "setupEnv": "".join(f"{command} " for command in commands),
             "customEnvSetup": "",
         }
     if wms.software.image is not None:
@@ -144,7 +145,7 @@ def _for_panda(wms: WmsSettings) -> dict[str, Any]:
             where or "site profile",
             "give it as an absolute URL that ends with /",
         )
-    payload = "".join(f"{command} || exit 1; " for command in (*wms.prologue, *_setup(wms.software))) + _DECODER
+    payload = " ".join([*_before_the_command(wms), _DECODER])
     if wms.software.image is not None:
         if any(quote in payload for quote in "'"):
             raise Rejected("a quote in a job's prologue", wms.service, "write \" instead of ' in the site profile")

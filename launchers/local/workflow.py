@@ -8,8 +8,6 @@ Doesn't: running any of it (`launchers.local.driver`).
 from __future__ import annotations
 
 import os
-import shlex
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +22,7 @@ from lsst.ctrl.bps import (
 )
 
 from launchers import warm
-from launchers.generic_jobs import command_of, files_of, filled, final_job, flat_jobs, shell_quoted
+from launchers.generic_jobs import final_job, flat_jobs, programs_first, script_lines
 from launchers.local.driver import ATTEMPT_VARIABLE, NOT_STARTED, job_script
 from launchers.local.jobs import Job
 from launchers.local.store import JobStore
@@ -123,17 +121,8 @@ def _script(node: GenericWorkflowNode, workflow: GenericWorkflow) -> str:
     """
     if not isinstance(node, GenericWorkflowJob):
         return "exit 0\n"
-    files = files_of(workflow, node.name)
-
-    def fill(text: str) -> str:
-        return filled(text, files, attempt_variable=ATTEMPT_VARIABLE)
-
     lines = [f'read -r go || {{ echo "{NOT_STARTED}" >"$1"; exit 1; }}', "("]
-    lines += [f"export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH"]
-    lines += [f"export PATH={shlex.quote(str(folder))}:$PATH" for folder in warm.shim_folder()]
-    lines += [f"export {key}={shell_quoted(fill(str(value)))}" for key, value in node.environment.items()]
-    lines += [fill(line) for line in (node.pre_cmdline, command_of(node)) if line]
-    if node.post_cmdline:
-        lines += ["code=$?", fill(node.post_cmdline), "exit $code"]
+    lines += programs_first(*warm.shim_folder())
+    lines += script_lines(node, workflow, attempt_variable=ATTEMPT_VARIABLE)
     lines += [") </dev/null", "code=$?", 'echo "$code" >"$1.new" && mv "$1.new" "$1"', "exit $code"]
     return "\n".join(lines) + "\n"

@@ -19,7 +19,7 @@ from typing import Any, Self
 
 from lsst.ctrl.bps import BaseWmsWorkflow, BpsConfig, GenericWorkflow, GenericWorkflowJob, GenericWorkflowNode
 
-from launchers.generic_jobs import FlatJob, command_of, files_of, filled, final_job, flat_jobs, shell_quoted
+from launchers.generic_jobs import FlatJob, final_job, flat_jobs, programs_first, script_lines
 from launchers.slurm.commands import user_name
 from launchers.slurm.jobs import Job, Plan, Request
 from launchers.slurm.store import JobStore
@@ -277,14 +277,5 @@ def _dispatcher_options(config: BpsConfig, plan: Plan) -> Iterator[str]:
 def _script(node: GenericWorkflowNode, workflow: GenericWorkflow) -> str:
     if not isinstance(node, GenericWorkflowJob):
         return "exit 0\n"
-    files = files_of(workflow, node.name)
-
-    def fill(text: str) -> str:
-        return filled(text, files, attempt_variable=ATTEMPT_VARIABLE)
-
-    lines = [f"export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH"]
-    lines += [f"export {key}={shell_quoted(fill(str(value)))}" for key, value in node.environment.items()]
-    lines += [fill(line) for line in (node.pre_cmdline, command_of(node)) if line]
-    if node.post_cmdline:
-        lines += ["code=$?", fill(node.post_cmdline), "exit $code"]
+    lines = [*programs_first(), *script_lines(node, workflow, attempt_variable=ATTEMPT_VARIABLE)]
     return "\n".join(lines) + "\n"

@@ -52,6 +52,10 @@ def output_of(prepared: PreparedJob, tmp_path) -> str:
     return done.stdout
 
 
+def exit_code(tmp_path) -> int:
+    return int((tmp_path / "exit").read_text())
+
+
 def test_a_command_line_has_its_values_files_and_variables(tmp_path):
     one = job(
         "a1", "{what} <FILE:graph> <ENV:COLOUR>", cmdvals={"what": "run"}, environment={"COLOUR": "very <ENV:SHADE>"}
@@ -68,6 +72,13 @@ def test_what_comes_before_and_after_a_command_is_run_whatever_its_end(tmp_path)
     one.executable = GenericWorkflowExec("false", "false", False)
 
     assert output_of(prepare(workflow(one))["a1"], tmp_path) == "before\nafter\n"
+
+
+def test_a_job_whose_prologue_fails_stops_there_with_its_exit_code(tmp_path):
+    one = job("a1", "main", pre_cmdline="echo before; (exit 7)", post_cmdline="echo after")
+
+    assert output_of(prepare(workflow(one))["a1"], tmp_path) == "before\n"
+    assert exit_code(tmp_path) == 7
 
 
 def test_a_job_does_nothing_before_its_driver_has_noted_it(tmp_path):

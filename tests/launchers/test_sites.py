@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,6 +14,7 @@ from resources.site import SoftwareSettings, UrlRule, WmsSettings
 
 STACK = SoftwareSettings(stack="/cvmfs/stack/w_1")
 LOCAL = "launchers.local.service.LocalService"
+SLURM = "launchers.slurm.service.SlurmService"
 CEPH = UrlRule(here="/cephfs", on_workers="davs://gate:1094/cephfs")
 SPOOL = UrlRule(here="/cephfs/spool", on_workers="/spool")
 
@@ -41,8 +44,29 @@ def test_files_to_include_are_named_in_order() -> None:
 def test_our_own_services_set_the_software_up_before_the_command() -> None:
     bps = site_bps(settings(software=STACK, prologue=("source $HOME/x.sh",)))
     assert bps["preCmdline"] == (
-        "source ${HOME}/x.sh && unset PYTHONPATH && source /cvmfs/stack/w_1/loadLSST.bash && setup lsst_distrib"
+        "source ${HOME}/x.sh || exit 1; unset PYTHONPATH || exit 1;"
+        " source /cvmfs/stack/w_1/loadLSST.bash || exit 1; setup lsst_distrib || exit 1;"
     )
+
+
+@pytest.mark.parametrize(
+    ("service", "setting", "more"),
+    [
+        (LOCAL, "preCmdline", {}),
+        (SLURM, "preCmdline", {}),
+        (HTCONDOR, "setupEnv", {}),
+        (PANDA, "runnerCommand", {"bps": {"fileDistributionEndPoint": "/shared/cache/"}}),
+    ],
+)
+@pytest.mark.parametrize("prologue", [("false", "true"), ("true", "true && false"), ("false", "false || true")])
+def test_every_batch_systems_job_stops_at_the_first_command_of_its_prologue_that_fails(
+    service: str, setting: str, more: dict[str, object], prologue: tuple[str, ...]
+) -> None:
+    before = site_bps(settings(service, prologue=prologue, **more))[setting]
+
+    done = subprocess.run(["bash", "-c", f"{before}\necho went on"], capture_output=True, text=True, check=False)
+
+    assert (done.returncode, done.stdout) == (1, "")
 
 
 def test_a_container_where_none_can_run_is_refused() -> None:

@@ -66,6 +66,22 @@ def test_what_comes_before_and_after_a_command_is_run_whatever_its_end():
     assert output_of(script) == "before\nafter\n"
 
 
+@pytest.mark.parametrize("prologue", ["(exit 7)", "echo first\n(exit 7)", "(exit 7) # fails", "exit 7; echo first"])
+def test_a_job_whose_prologue_fails_stops_there_with_its_exit_code(prologue):
+    _, (script,) = translate(configuration(), workflow(job("a1", "main", pre_cmdline=prologue)))
+
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=False)
+
+    assert done.returncode == 7
+    assert "main" not in done.stdout
+
+
+def test_what_a_prologue_sets_the_command_sees():
+    _, (script,) = translate(configuration(), workflow(job("a1", "<ENV:COLOUR>", pre_cmdline="export COLOUR=red")))
+
+    assert output_of(script) == "red\n"
+
+
 def test_what_bps_asks_for_a_job_is_kept():
     request = only_request(
         job(
