@@ -47,7 +47,9 @@ class Standing:
     states: list[WmsStates]
 
 
-def standing(submit_path: Path, plan: Plan, facts: Mapping[str, Any], queue: Queue | None) -> Standing:
+def standing(
+    submit_path: Path, plan: Plan, facts: Mapping[str, Any], queue: Queue | None, *, is_cancelled: bool = False
+) -> Standing:
     """Tell how a workflow stands.
 
     Parameters
@@ -58,9 +60,14 @@ def standing(submit_path: Path, plan: Plan, facts: Mapping[str, Any], queue: Que
         The record.
     queue
         Slurm's; None where it doesn't matter.
+    is_cancelled
+        Whether somebody wanted the whole workflow to end.
     """
     states = [_state_of(job, queue) for job in plan.jobs]
-    return Standing(submit_path, plan, facts, _run_state(submit_path, facts, states, queue), states)
+    state = (
+        _end_state(states, is_cancelled) if facts.get("ended_at") else _live_state(submit_path, facts, states, queue)
+    )
+    return Standing(submit_path, plan, facts, state, states)
 
 
 def _state_of(job: Job, queue: Queue | None) -> WmsStates:
@@ -74,11 +81,14 @@ def _state_of(job: Job, queue: Queue | None) -> WmsStates:
     return WmsStates[state.name]
 
 
-def _run_state(submit_path: Path, facts: Mapping[str, Any], states: list[WmsStates], queue: Queue | None) -> WmsStates:
-    if facts.get("ended_at"):
-        if WmsStates.DELETED in states:
-            return WmsStates.DELETED
-        return WmsStates.SUCCEEDED if set(states) <= {WmsStates.SUCCEEDED} else WmsStates.FAILED
+def _end_state(states: list[WmsStates], is_cancelled: bool) -> WmsStates:
+    if set(states) <= {WmsStates.SUCCEEDED}:
+        return WmsStates.SUCCEEDED
+    # Single jobs that somebody has cancelled are failures of a workflow that he let go on.
+    return WmsStates.DELETED if is_cancelled and WmsStates.DELETED in states else WmsStates.FAILED
+
+
+def _live_state(submit_path: Path, facts: Mapping[str, Any], states: list[WmsStates], queue: Queue | None) -> WmsStates:
     if queue is None:
         return WmsStates.UNREADY
     dispatcher = dispatchers(queue).get(str(submit_path))

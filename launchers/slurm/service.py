@@ -238,10 +238,9 @@ class _Queues:
 
 def _standing(store: JobStore, queues: _Queues) -> Standing:
     plan, facts = store.read()
-    if facts.get("ended_at") or "submitting_at" not in facts:
-        # What Slurm says can't change it.
-        return standing(store.submit_path, plan, facts, None)
-    return standing(store.submit_path, plan, facts, queues.of(facts["user"]))
+    # What Slurm says can't change one that is over, or was never begun.
+    queue = queues.of(facts["user"]) if "submitting_at" in facts and not facts.get("ended_at") else None
+    return standing(store.submit_path, plan, facts, queue, is_cancelled=store.is_cancelled)
 
 
 @contextmanager

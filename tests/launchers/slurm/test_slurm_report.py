@@ -97,13 +97,28 @@ def test_a_workflow_runs_when_something_of_it_has_begun(states, expected):
     [
         ([JobState.SUCCEEDED, JobState.SUCCEEDED], WmsStates.SUCCEEDED),
         ([JobState.SUCCEEDED, JobState.FAILED, JobState.PRUNED], WmsStates.FAILED),
-        ([JobState.FAILED, JobState.DELETED], WmsStates.DELETED),
+        ([JobState.SUCCEEDED, JobState.DELETED], WmsStates.FAILED),
     ],
 )
 def test_a_workflow_that_is_over_is_judged_without_slurm(states, expected):
     jobs = [job(f"isr{n}", state) for n, state in enumerate(states)]
 
     assert seen(plan(*jobs), OVER).state is expected
+
+
+@pytest.mark.parametrize(
+    ("states", "expected"),
+    [
+        ([JobState.SUCCEEDED, JobState.DELETED], WmsStates.DELETED),
+        ([JobState.FAILED, JobState.DELETED], WmsStates.DELETED),
+        ([JobState.SUCCEEDED, JobState.SUCCEEDED], WmsStates.SUCCEEDED),
+        ([JobState.SUCCEEDED, JobState.FAILED], WmsStates.FAILED),
+    ],
+)
+def test_a_workflow_is_deleted_only_where_somebody_wanted_so_and_something_was_left_to_delete(states, expected):
+    jobs = [job(f"isr{n}", state) for n, state in enumerate(states)]
+
+    assert standing(FOLDER, plan(*jobs), OVER, None, is_cancelled=True).state is expected
 
 
 def test_what_slurm_says_now_goes_before_what_was_recorded():
