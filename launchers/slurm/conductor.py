@@ -300,6 +300,7 @@ class Conductor:
 
     def _end(self, position: int, end: End) -> list[int]:
         job = self.plan.jobs[position]
+        was_aborted = self.plan.is_aborted
         changed = self.plan.ended(position, end)
         after = self.plan.jobs[position]
         if end.ending is not Ending.SUCCEEDED:
@@ -310,6 +311,8 @@ class Conductor:
             if after.state is JobState.READY:
                 memory = self.plan.memory_of(position)
                 line += f"; tried again{f' with {memory} MB' if end.ending is Ending.OUT_OF_MEMORY else ''}"
+            elif self.plan.is_aborted and not was_aborted:
+                line += "; it aborts the workflow, of which the final job alone is still to come"
             self._store.tell(line)
         return changed
 
@@ -345,7 +348,7 @@ class Conductor:
             self._in_queue += len(positions)
 
     def _cancel_stragglers(self, ours: Sequence[Queued]) -> None:
-        """Cancel what nobody waits for any more, such as parked descendants of what failed."""
+        """Cancel what nobody waits for any more: parked descendants of what failed, all but the end of what aborted."""
         unwanted = []
         for queued in ours:
             position = self._position.get(queued.element)
@@ -354,7 +357,8 @@ class Conductor:
             job = self.plan.jobs[position]
             # One that runs and is over is about to end; one that waits and is over was put back by Slurm.
             is_waiting = queued.alive in {JobState.PENDING, JobState.HELD}
-            if job.element != queued.element or (job.state.is_over and is_waiting):
+            is_given_up = self.plan.is_aborted and not job.is_final and queued.alive is not None
+            if job.element != queued.element or is_given_up or (job.state.is_over and is_waiting):
                 unwanted.append(queued.element)
         try:
             self._slurm.cancel_elements(unwanted)

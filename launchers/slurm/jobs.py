@@ -95,7 +95,7 @@ class Request:
     no_retry_codes
         Exit codes after which it is not.
     abort_code
-        Exit code that ends the whole workflow.
+        Exit code that ends the whole workflow, but for its final job.
     preemptible
         Whether Slurm may put a running one back into its queue.
     urgency
@@ -214,7 +214,13 @@ def may_retry(job: Job, request: Request, end: End) -> bool:
 
 
 class Plan:
-    """The jobs of one workflow by their positions; every change returns the positions that it touched."""
+    """The jobs of one workflow by their positions; every change returns the positions that it touched.
+
+    Attributes
+    ----------
+    is_aborted
+        Whether a job has ended with the exit code that ends the whole workflow.
+    """
 
     def __init__(self, jobs: Iterable[Job], blocks: Sequence[Request]) -> None:
         self.jobs = list(jobs)
@@ -225,6 +231,7 @@ class Plan:
                 self._children[before].append(position)
         self._final = [position for position, job in enumerate(self.jobs) if job.is_final]
         self._not_over = sum(not job.state.is_over and not job.is_final for job in self.jobs)
+        self.is_aborted = any(self._aborts(job) for job in self.jobs)
 
     @property
     def is_over(self) -> bool:
@@ -278,7 +285,10 @@ class Plan:
         return self._put(position, self.jobs[position].moved(state))
 
     def ended(self, position: int, end: End) -> list[int]:
-        """Note how a job's attempt ended: it succeeded, is tried again, or failed for good."""
+        """Note how a job's attempt ended: it succeeded, is tried again, or failed for good.
+
+        One that aborts the workflow leaves to do what is with Slurm, which the caller cancels there, and the final job.
+        """
         job, request = self.jobs[position], self.request(position)
         changes: dict[str, Any] = {"exit_code": end.exit_code, "ending": end.ending, "is_parked": False}
         if end.mark is not None:
@@ -286,7 +296,7 @@ class Plan:
             changes["usage"] = _summed(job.usage, end.mark.usage)
         if end.ending is Ending.SUCCEEDED:
             changed = self._put(position, job.moved(JobState.SUCCEEDED, **changes))
-        elif may_retry(job, request, end):
+        elif may_retry(job, request, end) and (job.is_final or not self.is_aborted):
             out_of_memory = job.out_of_memory + (end.ending is Ending.OUT_OF_MEMORY)
             again = {"element": None, "retries": job.retries + 1, "out_of_memory": out_of_memory}
             return self._put(position, job.moved(JobState.READY, **changes, **again))
@@ -294,8 +304,9 @@ class Plan:
             changed = self._put(position, job.moved(JobState.DELETED, **changes))
         else:
             changed = self._put(position, job.moved(JobState.FAILED, **changes))
-            if end.ending is Ending.FAILED and end.exit_code == request.abort_code:
-                return changed + self.cancel()
+            if self._aborts(self.jobs[position]):
+                self.is_aborted = True
+                changed += self._give_up_what_waits()
         return changed + self._look_at([*self._children[position], *self._final])
 
     def taken_away(self, position: int) -> list[int]:
@@ -323,7 +334,19 @@ class Plan:
         fresh: dict[str, Any] = {"element": None, "is_parked": False, "retries": 0, "exit_code": None, "ending": None}
         for position in again:
             self._put(position, self.jobs[position].moved(JobState.UNREADY, **fresh))
+        self.is_aborted = False
         return [*dict.fromkeys([*again, *self.settle()])]
+
+    def _aborts(self, job: Job) -> bool:
+        if job.state is not JobState.FAILED or job.ending is not Ending.FAILED:
+            return False
+        return job.exit_code == self.blocks[job.block].abort_code
+
+    def _give_up_what_waits(self) -> list[int]:
+        waiting = [n for n in self.in_state(JobState.UNREADY, JobState.READY) if not self.jobs[n].is_final]
+        for position in waiting:
+            self._put(position, self.jobs[position].moved(JobState.DELETED))
+        return waiting
 
     def _put(self, position: int, job: Job) -> list[int]:
         if not job.is_final:

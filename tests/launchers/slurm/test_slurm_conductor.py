@@ -169,6 +169,41 @@ def test_a_failed_job_has_its_descendants_cancelled_and_nobody_elses(world):
     assert w.slurm.elements[w.element("c")].alive is JobState.PENDING
 
 
+def test_what_runs_when_a_job_aborts_the_workflow_is_cancelled_before_the_final_job_runs(world):
+    w = world(request=Request("j", abort_code=9, retries=2))
+    w.park()
+    w.slurm.put(w.element("c"), "RUNNING")
+
+    w.end("a", 9)
+    w.turn()
+
+    assert w.states == {"a": "FAILED", "b": "DELETED", "c": "RUNNING", "final": "UNREADY"}
+    alive = {element for element, queued in w.slurm.elements.items() if not queued.is_over}
+    assert alive == {w.element("final")}
+    w.turn()
+    assert w.states == {"a": "FAILED", "b": "DELETED", "c": "DELETED", "final": "PENDING"}
+    w.end("final", 0)
+    w.turn()
+    assert w.conductor.is_over
+    assert (
+        "a: attempt 1 failed (exit code 9); it aborts the workflow" in (w.store.submit_path / "events.log").read_text()
+    )
+
+
+def test_a_workflow_that_was_aborted_is_cancelled_by_whoever_conducts_it_next(world):
+    w = world(request=Request("j", abort_code=9, retries=2))
+    w.park()
+    w.slurm.put(w.element("c"), "RUNNING")
+    w.end("a", 9)
+    cancel, w.slurm.cancel_elements = w.slurm.cancel_elements, lambda elements: None
+    w.turn()
+    w.slurm.cancel_elements = cancel
+
+    w.turn(w.successor())
+
+    assert w.slurm.elements[w.element("c")].is_over
+
+
 def test_a_job_out_of_memory_is_submitted_again_with_more(world):
     w = world()
     w.park()

@@ -139,13 +139,39 @@ def test_a_parked_job_that_somebody_cancelled_is_gone():
     assert plan.jobs[E].state is JobState.DELETED
 
 
-def test_the_abort_code_ends_the_workflow():
+def test_the_abort_code_ends_the_workflow_but_for_its_final_job():
     plan = diamond(abort_code=9, retries=3)
 
     run(plan, A, End(Ending.FAILED, 9))
 
+    assert states(plan) == "fa de de de de re"
+    run(plan, FINAL)
     assert plan.is_over
-    assert states(plan) == "fa de de de de de"
+
+
+def test_what_runs_when_the_workflow_is_aborted_is_waited_for_and_not_tried_again():
+    plan = diamond(abort_code=9, retries=3)
+    plan.placed({C: Element(7, 2)}, parked=False)
+    plan.seen(C, JobState.RUNNING)
+
+    run(plan, A, End(Ending.FAILED, 9))
+
+    assert states(plan) == "fa de ru de de un"
+    plan.ended(C, KILLED)
+    assert states(plan) == "fa de fa de de re"
+
+
+def test_a_record_of_an_aborted_workflow_says_so_until_it_is_restarted():
+    plan = diamond(abort_code=9)
+    run(plan, A, End(Ending.FAILED, 9))
+    run(plan, FINAL)
+
+    successor = Plan(plan.jobs, plan.blocks)
+
+    assert successor.is_aborted
+    successor.restart()
+    assert not successor.is_aborted
+    assert states(successor) == "re un re un un un"
 
 
 def test_a_job_that_only_waits_runs_although_the_other_failed():
