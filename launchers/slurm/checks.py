@@ -90,7 +90,7 @@ def unknown_limits(requests: Iterable[Request], licences: Collection[str]) -> li
 
 
 def partitions_of(request: Request, partitions: Mapping[str, Partition]) -> list[str]:
-    """Give the partitions that a request's jobs may run in: those named, or all where none is.
+    """Give the partitions that a request's jobs may run in: those named, the default one, or all where there is none.
 
     Parameters
     ----------
@@ -102,7 +102,7 @@ def partitions_of(request: Request, partitions: Mapping[str, Partition]) -> list
     for option in request.options:
         if option.startswith(_PARTITION):
             return option.removeprefix(_PARTITION).split(",")
-    return list(partitions)
+    return [name for name, partition in partitions.items() if partition.is_default] or list(partitions)
 
 
 def largest_memory(request: Request, partitions: Mapping[str, Partition]) -> int:

@@ -34,7 +34,7 @@ QUEUE_FORMAT = ",".join(f"{name}:{_BAR}" for name in QUEUE_FIELDS)
 ACCOUNT_FORMAT = "JobID,State,ExitCode,MaxRSS,TotalCPU,NodeList"
 """Of ``sacct --format``."""
 
-PARTITION_FORMAT = f"%R{_BAR}%m{_BAR}%c{_BAR}%l{_BAR}%a"
+PARTITION_FORMAT = f"%P{_BAR}%m{_BAR}%c{_BAR}%l{_BAR}%a"
 """Of ``sinfo --format``."""
 
 _ALIVE = {
@@ -198,6 +198,8 @@ class Partition:
         Whether it takes jobs.
     walltime_min
         How long a job may take there; None: as long as it likes.
+    is_default
+        Whether jobs go there that name none.
     """
 
     name: str
@@ -205,10 +207,11 @@ class Partition:
     cpus: int
     is_up: bool = True
     walltime_min: float | None = None
+    is_default: bool = False
 
 
 def parse_partitions(text: str) -> Mapping[str, Partition]:
-    """Read what ``sinfo --noheader`` prints in `PARTITION_FORMAT`, the default partition first.
+    """Read what ``sinfo --noheader`` prints in `PARTITION_FORMAT`, where the default partition's name has a star.
 
     Parameters
     ----------
@@ -217,9 +220,11 @@ def parse_partitions(text: str) -> Mapping[str, Partition]:
     """
     found: dict[str, Partition] = {}
     for line in text.splitlines():
-        name, memory, cpus, limit, available = line.split(_BAR)
+        marked, memory, cpus, limit, available = line.split(_BAR)
+        name, is_default = marked.removesuffix("*"), marked.endswith("*")
         minutes = seconds(limit) / 60.0 if limit[:1].isdigit() else None
-        known = found.get(name, Partition(name, 0, 0, is_up=available == "up", walltime_min=minutes))
+        first = Partition(name, 0, 0, is_up=available == "up", walltime_min=minutes, is_default=is_default)
+        known = found.get(name, first)
         found[name] = replace(
             known, memory_mb=max(known.memory_mb, _leading(memory)), cpus=max(known.cpus, _leading(cpus))
         )

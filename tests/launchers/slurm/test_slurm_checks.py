@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from launchers.slurm.checks import check_requests, largest_memory, unknown_limits
@@ -16,7 +18,16 @@ def test_what_a_node_can_do_is_accepted():
     check_requests([Request("isr", cpus=4, memory_mb=4000, options=("--partition=main",))], PARTITIONS)
 
 
-def test_without_a_queue_any_node_will_do():
+def test_without_a_queue_jobs_go_to_the_default_one():
+    partitions = PARTITIONS | {"main": replace(PARTITIONS["main"], is_default=True)}
+
+    with pytest.raises(Rejected, match="queue main: isr asks for 100000 MB, and the largest node has 4000 MB"):
+        check_requests([Request("isr", memory_mb=100_000)], partitions)
+    assert largest_memory(Request("isr"), partitions) == 4000
+    assert largest_memory(Request("isr", options=("--partition=large",)), partitions) == 512_000
+
+
+def test_where_slurm_has_no_default_queue_any_node_will_do():
     check_requests([Request("isr", memory_mb=100_000)], PARTITIONS)
 
 

@@ -79,10 +79,10 @@ def test_accounting_adds_the_memory_of_a_jobs_steps():
 
 
 def test_a_partition_has_the_memory_of_its_largest_node():
-    text = "main|4000|4|1:00:00|up\nmain|9000+|2|1:00:00|up\nold|100|1|infinite|down\n"
+    text = "main*|4000|4|1:00:00|up\nmain*|9000+|2|1:00:00|up\nold|100|1|infinite|down\n"
 
     assert parse_partitions(text) == {
-        "main": Partition("main", 9000, 4, walltime_min=60.0),
+        "main": Partition("main", 9000, 4, walltime_min=60.0, is_default=True),
         "old": Partition("old", 100, 1, is_up=False),
     }
 
