@@ -99,7 +99,7 @@ def build_step(site: Site, release: Release, plan: PipelinePlan, step: Step, cod
     def make_products(context: dg.AssetExecutionContext, config: StepConfig) -> Iterator[Any]:
         # Definitions load without the middleware, whose import takes seconds.
         from launchers.casebook import Casebook
-        from launchers.step_run import FailureRules, rescue_turn, run_step
+        from launchers.step_run import FailureRules, others_of, rescue_turn, run_step
 
         partitions = list(context.partition_keys) if partitions_def else []
         with one_line_failures(), closing(Casebook(site.ledger)) as casebook:
@@ -107,7 +107,8 @@ def build_step(site: Site, release: Release, plan: PipelinePlan, step: Step, cod
             for work, part in work_of(site, release, step, partitions, config, context.run_id):
                 with rescue_turn(context, site.submissions, work) if config.rescue else nullcontext():
                     left_out = [entry.data_id for entry in casebook.quarantined(release.name)]
-                    request = request_for(site, release, step, work, part, config, context.run_id, left_out)
+                    others = others_of(context, site.wms.silence_s)
+                    request = request_for(site, release, step, work, part, config, context.run_id, left_out, others)
                     outcome = run_step(context, request, rules, poll_s=site.wms.poll_s, silence_s=site.wms.silence_s)
                     pictures = pictures_of(site, release, step, assets, part)
                     anew = not config.rescue

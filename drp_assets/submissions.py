@@ -14,7 +14,8 @@ from typing import Any
 import dagster as dg
 from pydantic import Field
 
-from launchers.attempts import attempts_of, claim_attempt, rescued_work
+from launchers.attempts import attempts_of, rescued_work
+from launchers.claiming import Others, claim_attempt
 from launchers.policies import with_memory
 from launchers.sites import merged, site_bps, url_on_workers
 from launchers.submission import StepRequest, SubmissionKey
@@ -82,6 +83,7 @@ def request_for(
     config: StepConfig,
     run_id: str,
     quarantined: Sequence[Mapping[str, int | str]] = (),
+    others: Others | None = None,
 ) -> StepRequest:
     """Claim an attempt at a piece of work for a run, and write its request.
 
@@ -97,10 +99,19 @@ def request_for(
         The Dagster run's, which makes a resumed run find its own submission.
     quarantined
         Parts of data IDs that the release leaves out.
+    others
+        What is known of the runs before it.
+
+    Raises
+    ------
+    resources.errors.Rejected
+        See `launchers.claiming.claim_attempt`.
     """
-    key, folder = claim_attempt(site.submissions, work, run_id, is_rescue=config.rescue)
-    request = request_at(site, release, step, key, folder, config, quarantined)
-    return dataclasses.replace(request, data_query=data_query(release, step, partitions))
+    request = request_at(site, release, step, work, site.submissions, config, quarantined)
+    request = dataclasses.replace(request, data_query=data_query(release, step, partitions))
+    asked = request.asked(*(["rescue", *config.causes] if config.rescue else []))
+    key, folder = claim_attempt(site.submissions, work, run_id, is_rescue=config.rescue, asked=asked, others=others)
+    return dataclasses.replace(request, key=key, folder=folder)
 
 
 def request_at(

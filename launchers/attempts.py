@@ -1,22 +1,23 @@
-"""Attempts at the same work: which one a run is, and which ones there have been.
+"""Attempts at the same work: which ones there have been.
 
-Belongs here: claiming a submission's folder, so that a resumed run finds its own again and no two runs share one, and
-finding the folders of earlier attempts. Doesn't: their names (`launchers.submission`), or what became of them
-(`launchers.outcome`).
+Belongs here: finding the folders of earlier attempts, and which of them are still the latest. Doesn't: making them
+(`launchers.claiming`), their names (`launchers.submission`), or what became of them (`launchers.outcome`).
 """
 
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from launchers.submission import SubmissionKey
 
-_CLAIM = "dagster_run"
-_KEY = "submission.json"
+CLAIM_FILE = "dagster_run"
+"""In a submission's folder: the runs that have claimed it, one a line, whose it is last."""
+
+KEY_FILE = "submission.json"
+"""In a submission's folder: what it is called, and what it was made for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,10 @@ class Attempt:
         When (seconds since the epoch).
     run_id
         The Dagster run's that claimed it; empty where that died before it could say so.
+    former_runs
+        Those that had claimed it before it was taken over.
+    asked
+        What was asked for (`launchers.submission.StepRequest.asked`).
     """
 
     key: SubmissionKey
@@ -42,6 +47,8 @@ class Attempt:
     is_rescue: bool
     begun_s: float
     run_id: str = ""
+    former_runs: tuple[str, ...] = ()
+    asked: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,48 +72,6 @@ class Work:
         return self.attempts[-1]
 
 
-def claim_attempt(
-    submissions: Path, first: SubmissionKey, run_id: str, *, is_rescue: bool = False
-) -> tuple[SubmissionKey, Path]:
-    """Find which attempt at the same work a run is: its own again when it resumes, else the next free one.
-
-    Parameters
-    ----------
-    submissions
-        Folder of all submissions at this site.
-    first
-        The work, as the first attempt that it may be.
-    run_id
-        The Dagster run's.
-    is_rescue
-        Whether the attempt does only what those before it have left.
-
-    Returns
-    -------
-    key
-        The same work with this run's attempt.
-    folder
-        The submission's own folder, which now exists.
-    """
-    attempt = first.attempt
-    while True:
-        key = SubmissionKey(first.release, first.step, first.partitions, attempt)
-        folder = submissions / key.release / key.name
-        try:
-            folder.mkdir(parents=True)
-        except FileExistsError:
-            claim = folder / _CLAIM
-            if claim.is_file() and claim.read_text() == run_id:
-                return key, folder
-            attempt += 1
-        else:
-            new = folder / f"{_KEY}.new"
-            new.write_text(json.dumps({"key": asdict(key), "is_rescue": is_rescue, "begun_s": time.time()}))
-            new.replace(folder / _KEY)  # whole, for whoever lists attempts meanwhile
-            (folder / _CLAIM).write_text(run_id)
-            return key, folder
-
-
 def attempts_of(submissions: Path, release: str, step: str | None = None) -> list[Attempt]:
     """Find all attempts at a step, over whatever partitions, those at the same work in their order.
 
@@ -120,13 +85,23 @@ def attempts_of(submissions: Path, release: str, step: str | None = None) -> lis
         The step's short name; None: all steps'.
     """
     found = []
-    for file in (submissions / release).glob(f"{release}_{step or ''}*/{_KEY}"):
+    for file in (submissions / release).glob(f"{release}_{step or ''}*/{KEY_FILE}"):
         content = json.loads(file.read_text())
         key = SubmissionKey(**content["key"] | {"partitions": tuple(content["key"]["partitions"])})
         if step in {None, key.step}:
-            claim = file.parent / _CLAIM
-            run_id = claim.read_text() if claim.is_file() else ""
-            found.append(Attempt(key, file.parent, content["is_rescue"], content["begun_s"], run_id))
+            claim = file.parent / CLAIM_FILE
+            *former, run_id = (claim.read_text().splitlines() if claim.is_file() else []) or [""]
+            found.append(
+                Attempt(
+                    key,
+                    file.parent,
+                    content["is_rescue"],
+                    content["begun_s"],
+                    run_id,
+                    tuple(former),
+                    content.get("asked", ""),
+                )
+            )
     return sorted(found, key=lambda attempt: (attempt.key.step, attempt.key.partitions, attempt.key.attempt))
 
 

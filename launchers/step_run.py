@@ -19,9 +19,10 @@ from pathlib import Path
 import dagster as dg
 
 from launchers import bps, policies, reattach, watch
-from launchers.attempts import attempts_before, claim_attempt
+from launchers.attempts import attempts_before
 from launchers.bps import Handle
 from launchers.casebook import Casebook
+from launchers.claiming import Others, claim_attempt
 from launchers.graph import NothingLeft, build_graph, read_summary
 from launchers.judging import read_exit_codes, read_outcome, read_quanta
 from launchers.outcome import Outcome
@@ -130,7 +131,13 @@ def run_step(
         held += sum(each.decision.action is Action.HOLD for each in judgements)
         if not policies.is_rescue_due(judgements, now):
             return dataclasses.replace(so_far, held=held)
-        key, folder = claim_attempt(rules.submissions, _next(request.key), context.run_id, is_rescue=True)
+        key, folder = claim_attempt(
+            rules.submissions,
+            _next(request.key),
+            context.run_id,
+            is_rescue=True,
+            others=others_of(context, silence_s),
+        )
         request = policies.rescue_of(request, judgements, key, folder)
 
 
@@ -149,6 +156,32 @@ def rescue_turn(context: reattach.StepContext, submissions: Path, work: Submissi
     """
     with in_turn(context, submissions / work.release / f"{work.work}.lock", f"{work.work} is rescued"):
         yield
+
+
+def others_of(context: reattach.StepContext, silence_s: float = SILENCE_S) -> Others:
+    """Give what a run can find out about the runs before it, from Dagster and from the batch system.
+
+    Parameters
+    ----------
+    context
+        Of the op or asset.
+    silence_s
+        How long the batch system may give no answer.
+    """
+
+    def lives(run_id: str) -> bool:
+        run = context.instance.get_run_by_id(run_id)
+        if run is None or run.is_finished:
+            return False
+        # A run that does several steps may be long done with this one.
+        steps = context.instance.get_run_step_stats(run_id, [str(context.op_handle)])
+        return all(each.status is None or each.status.value == "IN_PROGRESS" for each in steps)
+
+    def still_runs(folder: Path) -> Handle | None:
+        handle = _find(folder, silence_s)
+        return None if handle is None or _look(handle, silence_s).is_over else handle
+
+    return Others(lives, still_runs, context.log.info)
 
 
 def _next(key: SubmissionKey) -> SubmissionKey:
@@ -174,8 +207,12 @@ def _judge(
     return judgements
 
 
+def _find(folder: Path, silence_s: float) -> Handle | None:
+    return watch.patiently(lambda: bps.find(folder), str(folder), silence_s=silence_s)
+
+
 def _look(handle: Handle, silence_s: float) -> Progress:
-    return watch.patiently(lambda: watch.look(handle), handle, silence_s=silence_s)
+    return watch.patiently(lambda: watch.look(handle), handle.name, silence_s=silence_s)
 
 
 def launch_and_watch(
@@ -262,7 +299,7 @@ def in_turn(context: reattach.StepContext, path: Path, what: str, tell_every_s: 
 
 def _find_or_submit(context: reattach.StepContext, request: StepRequest, silence_s: float) -> Handle:
     name = request.key.name
-    handle = bps.find(request.folder)
+    handle = _find(request.folder, silence_s)
     if handle is not None:
         if _look(handle, silence_s).state == "DELETED":
             context.log.info(f"{name} had been cancelled; it goes on where it stopped")

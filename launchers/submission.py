@@ -8,8 +8,9 @@ Doesn't: looking names up in a batch system (`launchers.bps`), or in the Butler 
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,20 @@ class StepRequest:
     quarantined: tuple[Mapping[str, int | str], ...] = ()
     later: tuple[tuple[str, Mapping[str, int | str]], ...] = ()
     dataset_query_constraint: str | None = None
+
+    def asked(self, *more: str) -> str:
+        """Sixteen hex digits that are the same for requests that ask for the same, whichever attempts they are.
+
+        What is quarantined may change while a submission runs, which doesn't change the submission.
+
+        Parameters
+        ----------
+        more
+            What else was asked for.
+        """
+        same = replace(self, key=replace(self.key, attempt=1), folder=Path(), quarantined=())
+        text = json.dumps([asdict(same), more], sort_keys=True, default=str)
+        return hashlib.blake2s(text.encode(), digest_size=8).hexdigest()
 
     @property
     def graph_path(self) -> Path:

@@ -125,7 +125,7 @@ def watch(
     resumes = ended = 0
     first: Progress | None = None
     while True:
-        seen, resumed = patiently(lambda: _look_and_resume(handle), handle, poll_s=poll_s, silence_s=silence_s)
+        seen, resumed = patiently(lambda: _look_and_resume(handle), handle.name, poll_s=poll_s, silence_s=silence_s)
         progress = replace(seen, quanta_total=quanta_total, elapsed_s=time.monotonic() - began)
         first = first or progress
         progress = replace(progress, left_s=time_left(first, progress))
@@ -147,15 +147,15 @@ def watch(
         time.sleep(poll_s)
 
 
-def patiently[T](ask: Callable[[], T], handle: Handle, *, poll_s: float = 0.25, silence_s: float = SILENCE_S) -> T:
-    """Ask a submission's batch system until it answers: its servers are restarted, and its clients time out.
+def patiently[T](ask: Callable[[], T], name: str, *, poll_s: float = 0.25, silence_s: float = SILENCE_S) -> T:
+    """Ask a batch system until it answers: its servers are restarted, and its clients time out.
 
     Parameters
     ----------
     ask
         The question.
-    handle
-        The submission that it is about.
+    name
+        What it is about.
     poll_s
         Time between two tries.
     silence_s
@@ -173,9 +173,9 @@ def patiently[T](ask: Callable[[], T], handle: Handle, *, poll_s: float = 0.25, 
         except (Retriable, OSError, RuntimeError) as error:
             if time.monotonic() - asked > silence_s:
                 raise SiteFault(
-                    f"silent for {silence_s:.0f} s: {error}",
-                    handle.service_class,
-                    f"ask by hand with bps report --id {handle.wms_id}; once it answers, re-execute the run",
+                    f"the batch system is silent for {silence_s:.0f} s: {error}",
+                    name,
+                    "ask it by hand with bps report; once it answers, re-execute the run",
                 ) from error
         time.sleep(poll_s)
 

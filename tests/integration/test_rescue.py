@@ -24,15 +24,16 @@ sys.path.insert(0, str(TOY))
 from toy_repository import make_repository, make_request  # noqa: E402
 
 from launchers import bps, warm, watch  # noqa: E402
-from launchers.attempts import attempts_of, claim_attempt  # noqa: E402
+from launchers.attempts import attempts_of  # noqa: E402
 from launchers.casebook import Casebook  # noqa: E402
+from launchers.claiming import claim_attempt  # noqa: E402
 from launchers.graph import build_graph  # noqa: E402
 from launchers.local.store import JobStore  # noqa: E402
 from launchers.outcome import Outcome, TaskOutcome  # noqa: E402
 from launchers.processes import exclusive  # noqa: E402
 from launchers.rescue import read_remains  # noqa: E402
-from launchers.step_run import FailureRules, launch_and_watch, rescue_turn, run_step  # noqa: E402
-from launchers.submission import SubmissionKey  # noqa: E402
+from launchers.step_run import FailureRules, launch_and_watch, others_of, rescue_turn, run_step  # noqa: E402
+from launchers.submission import StepRequest, SubmissionKey  # noqa: E402
 from planning.policies import Action, FailurePolicy  # noqa: E402
 from resources.errors import Rejected  # noqa: E402
 
@@ -71,6 +72,7 @@ class World:
         rescue: bool = False,
         causes: tuple[str, ...] = (),
         day: str | None = None,
+        asked: str = "everything",
         **behaviour: str,
     ) -> Outcome:
         """Run the step, or only its part for one day, with quanta that behave by ``x<exposure>_<detector>``."""
@@ -80,7 +82,14 @@ class World:
 
             @dg.op
             def step(context: dg.OpExecutionContext) -> None:
-                key, folder = claim_attempt(self.submissions, WORK, context.run_id, is_rescue=rescue)
+                key, folder = claim_attempt(
+                    self.submissions,
+                    WORK,
+                    context.run_id,
+                    is_rescue=rescue,
+                    asked=asked,
+                    others=others_of(context),
+                )
                 request = make_request(
                     self.root,
                     folder,
@@ -282,6 +291,49 @@ def test_what_somebody_cancelled_in_the_batch_system_is_not_submitted_again(worl
     somebody.join()
     assert outcome.held == len(outcome.failures) > 0
     assert {case.policy for case in world.casebook.cases("toy")} == {"cancelled"}
+    assert len(attempts_of(world.submissions, "toy", "step1")) == 1
+
+
+def until_taken_over(submissions: Path, then: Path) -> None:
+    while not attempts_of(submissions, "toy", "step1")[0].former_runs:
+        time.sleep(0.1)
+    then.touch()
+
+
+def leave_running(world: World, gate: Path, **changes) -> StepRequest:
+    """Submit as a run did that is no more; its jobs go on when there is a gate."""
+    key, folder = claim_attempt(world.submissions, WORK, "gone", asked="everything")
+    behaviour = {f"{FIRST}-1": f"wait for {gate}"}
+    request = make_request(world.root, folder, key=key, config_overrides=(f"double:behaviour={behaviour}",), **changes)
+    bps.submit(request, build_graph(request))
+    return request
+
+
+def test_what_a_run_that_is_gone_has_left_running_is_watched_and_not_submitted_again(world, tmp_path):
+    leave_running(world, tmp_path / "gate")
+    gatekeeper = threading.Thread(target=until_taken_over, args=(world.submissions, tmp_path / "gate"))
+    gatekeeper.start()
+
+    outcome = world.run()
+
+    gatekeeper.join()
+    assert outcome.complete
+    (attempt,) = attempts_of(world.submissions, "toy", "step1")
+    assert attempt.former_runs == ("gone",)
+    assert any("still runs, without run gone: watching it" in (line or "") for line in world.log)
+    jobs = JobStore(attempt.folder / "submit").read_jobs()
+    assert {job.attempt for job in jobs} == {1}
+
+
+def test_a_rescue_keeps_away_from_what_still_runs(world, tmp_path):
+    request = leave_running(world, tmp_path / "gate")
+
+    with pytest.raises(Rejected, match="attempt 1 still runs in the batch system"):
+        world.run(rescue=True, asked="a rescue")
+
+    handle = bps.find(request.folder)
+    assert handle is not None
+    watch.cancel(handle)
     assert len(attempts_of(world.submissions, "toy", "step1")) == 1
 
 

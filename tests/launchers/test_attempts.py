@@ -2,7 +2,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from launchers.attempts import attempts_before, attempts_of, claim_attempt, current_work, rescued_work
+from launchers.attempts import attempts_before, attempts_of, current_work, rescued_work
+from launchers.claiming import claim_attempt
 from launchers.submission import SubmissionKey
 
 WORK = SubmissionKey("dr1", "step1a", ("20261101",))

@@ -37,6 +37,9 @@ def behave(behaviour: str | None) -> None:
                 raise ConnectionError("the store didn't answer")
         case "no work":
             raise NoWorkFound("nothing to see here")
+        case str() if behaviour.startswith("wait for "):
+            while not Path(behaviour.removeprefix("wait for ")).exists():
+                time.sleep(0.1)
         case "hang":
             time.sleep(600)
         case "slow":

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from launchers.slurm import conductor as conductor_module
 from launchers.slurm.conductor import Conductor
-from launchers.slurm.ends import Usage
+from launchers.slurm.ends import Ending, Usage
 from launchers.slurm.jobs import Element, Job, JobState, Plan, Request
 from launchers.slurm.queue import Accounted, Queue, Queued
+from launchers.slurm.refusals import MOST
 from launchers.slurm.store import JobStore
 from resources.errors import Rejected, Retriable
 
@@ -76,9 +77,9 @@ class FakeSlurm:
 class World:
     """A workflow, its folder and its Slurm."""
 
-    def __init__(self, folder: Path, jobs: Sequence[Job], *, request: Request | None = None, **facts) -> None:
+    def __init__(self, folder: Path, jobs: Sequence[Job], *, requests: Sequence[Request] = (), **facts) -> None:
         self.store = JobStore(folder)
-        requests = [request or Request("j", memory_mb=100, memory_multiplier=2.0, retries=2, no_retry_codes=(1,))]
+        requests = requests or [Request("j", memory_mb=100, memory_multiplier=2.0, retries=2, no_retry_codes=(1,))]
         self.store.create(Plan(jobs, requests), ["true\n"] * len(jobs), {**FACTS, **facts})
         self.slurm = FakeSlurm(folder)
         self.conductor = self.successor()
@@ -170,7 +171,7 @@ def test_a_failed_job_has_its_descendants_cancelled_and_nobody_elses(world):
 
 
 def test_what_runs_when_a_job_aborts_the_workflow_is_cancelled_before_the_final_job_runs(world):
-    w = world(request=Request("j", abort_code=9, retries=2))
+    w = world(requests=[Request("j", abort_code=9, retries=2)])
     w.park()
     w.slurm.put(w.element("c"), "RUNNING")
 
@@ -191,7 +192,7 @@ def test_what_runs_when_a_job_aborts_the_workflow_is_cancelled_before_the_final_
 
 
 def test_a_workflow_that_was_aborted_is_cancelled_by_whoever_conducts_it_next(world):
-    w = world(request=Request("j", abort_code=9, retries=2))
+    w = world(requests=[Request("j", abort_code=9, retries=2)])
     w.park()
     w.slurm.put(w.element("c"), "RUNNING")
     w.end("a", 9)
@@ -218,7 +219,7 @@ def test_a_job_out_of_memory_is_submitted_again_with_more(world):
 
 
 def test_the_end_is_written_down_with_what_accounting_knows_of_the_silent(world):
-    w = world([Job("a", "j"), Job("final", "j", place=1, is_final=True)], request=Request("j"))
+    w = world([Job("a", "j"), Job("final", "j", place=1, is_final=True)], requests=[Request("j")])
     w.park()
     w.end("a", None, "NODE_FAIL")
     w.slurm.accounted[w.element("a")] = Accounted("NODE_FAIL", 0, Usage(60.0, 500.0, "n2"))
@@ -403,6 +404,68 @@ def test_what_slurm_does_not_do_is_said_and_tried_again(world, trouble):
     assert w.store.read_facts()["trouble"] == ""
 
 
+def test_a_job_that_slurm_takes_no_more_fails_with_its_reason_and_the_workflow_ends(world):
+    w = world()
+    w.park()
+    w.end("a", 137, "OUT_OF_MEMORY")
+    w.end("c", 0)
+    w.slurm.trouble = Rejected("Slurm refuses: Memory specification can not be satisfied", "sbatch")
+
+    for _ in range(MOST):
+        assert w.states["a"] != "FAILED"
+        w.turn()
+
+    assert w.states == {"a": "FAILED", "b": "PRUNED", "c": "SUCCEEDED", "final": "READY"}
+    refused = w.conductor.plan.jobs[0]
+    assert (refused.ending, refused.exit_code, refused.attempt) == (Ending.REFUSED, 137, 1)
+    log = w.store.log(refused, 2).read_text()
+    assert "Slurm refuses: Memory specification can not be satisfied" in log
+    w.turn()
+    w.end("final", 0)
+    w.turn()
+    assert w.conductor.is_over
+    assert w.store.read()[0].jobs == w.conductor.plan.jobs
+
+
+def test_what_slurm_refuses_of_one_job_keeps_no_other_from_being_submitted(world, monkeypatch):
+    w = world([Job("a", "j"), Job("b", "k", block=1)], requests=[Request("j", retries=2), Request("k", retries=2)])
+    w.park()
+    submit = w.slurm.submit
+
+    def refuse_the_first(options: Sequence[str], script: Sequence[str]) -> int:
+        if "--job-name=w.j" in options:
+            raise Rejected("Slurm refuses: no")
+        return submit(options, script)
+
+    monkeypatch.setattr(w.slurm, "submit", refuse_the_first)
+    w.end("a", 137)
+    w.end("b", 137)
+    w.turn()
+
+    assert w.states == {"a": "READY", "b": "PENDING"}
+    assert w.store.read_facts()["trouble"] == "Slurm refuses: no"
+
+
+def test_what_slurm_may_have_heard_is_looked_for_before_it_is_submitted_again(world, monkeypatch):
+    w = world()
+    w.park()
+    w.end("a", 137, "OUT_OF_MEMORY")
+    submit = w.slurm.submit
+
+    def fall_silent(options: Sequence[str], script: Sequence[str]) -> int:
+        submit(options, script)
+        raise Retriable("Slurm doesn't answer")
+
+    monkeypatch.setattr(w.slurm, "submit", fall_silent)
+    w.turn()
+    monkeypatch.setattr(w.slurm, "submit", submit)
+    w.conductor.act()
+    w.turn()
+
+    assert len(w.slurm.submissions) == 2
+    assert w.states["a"] == "PENDING"
+
+
 def test_cancelling_ends_everything_in_slurm_and_in_the_record(world):
     w = world()
     w.park()
@@ -417,7 +480,7 @@ def test_cancelling_ends_everything_in_slurm_and_in_the_record(world):
 
 
 def test_a_script_that_cannot_be_read_on_a_node_is_explained(world):
-    w = world(request=Request("j"))
+    w = world(requests=[Request("j")])
     w.park()
 
     w.end("a", 90)
