@@ -20,8 +20,9 @@ from launchers.slurm.commands import Slurm
 from launchers.slurm.ends import End, Ending, Mark, end_of
 from launchers.slurm.jobs import Element, JobState
 from launchers.slurm.queue import Queue, Queued
+from launchers.slurm.refusals import Refusals
 from launchers.slurm.store import JobStore
-from resources.errors import OperatorError, Retriable
+from resources.errors import OperatorError, Rejected, Retriable
 
 _MISSING_S = 10.0
 """A job that nobody knows of any more may still have to say so: its file comes over a network."""
@@ -65,6 +66,8 @@ class Conductor:
         self._stuck: dict[Element, str] = {}
         self._is_new = True
         self._in_queue = 0
+        self._others_go_on = False
+        self._refusals = Refusals(self.poll_s)
         self._calm_until = 0.0
         self._trouble = str(self.facts.get("trouble", ""))
         self._write(self.plan.settle())
@@ -96,7 +99,8 @@ class Conductor:
         for part, positions in self._parts(range(len(self.plan.jobs))).items():
             if len(positions) <= room:
                 room -= len(positions)
-                self._submit(part, positions, parked=True)
+                for memory, members in self._by_memory(positions).items():
+                    self._submit(part, memory, members, parked=True)
 
     def release_ready(self) -> None:
         """Let the jobs that wait for nobody run, before the dispatcher does."""
@@ -128,6 +132,10 @@ class Conductor:
         """
         ours = queue.of_folder(self._folder)
         self._in_queue = len(queue.elements)
+        self._others_go_on = any(
+            Part.parse(queued.comment) and queued.alive in {JobState.PENDING, JobState.RUNNING}
+            for queued in queue.elements.values()
+        )
         changed = self._adopt(ours) if self._is_new else []
         self._is_new = False
         missing = []
@@ -154,7 +162,7 @@ class Conductor:
                 return
             self._release()
             self._submit_ready()
-            self._say("")
+            self._say(self._refusals.trouble)
             if self.plan.is_over:
                 self._finish()
         except OperatorError as error:
@@ -190,25 +198,27 @@ class Conductor:
         most = self.facts["most_jobs"] or int(0.9 * self._slurm.job_limit)
         return max(0, int(most) - in_queue)
 
-    def _submit(self, part: Part, positions: Sequence[int], *, parked: bool) -> None:
-        """Submit jobs of a part: one array for each amount of memory."""
+    def _by_memory(self, positions: Sequence[int]) -> Mapping[int, list[int]]:
         by_memory: defaultdict[int, list[int]] = defaultdict(list)
         for position in positions:
             by_memory[self.plan.memory_of(position)].append(position)
+        return by_memory
+
+    def _submit(self, part: Part, memory: int, positions: Sequence[int], *, parked: bool) -> None:
+        """Submit jobs of a part that ask for the same memory, as one array."""
         request = self.plan.blocks[part.block]
         calm = max(block.urgency for block in self.plan.blocks)
-        for memory, members in by_memory.items():
-            tasks = {position: part_of(self.plan.jobs[position], self._array_size, 0)[1] for position in members}
-            options = [
-                f"--job-name={self.facts['name']}.{request.label}",
-                f"--chdir={self._folder}",
-                *array_options(request, part, tasks.values(), memory, calm=calm),
-                *(["--hold"] if parked else []),
-            ]
-            offset = part.number * self._array_size
-            script = [str(self._store.element_script), self._folder, str(part.block), str(offset), str(part.attempt)]
-            array = self._slurm.submit(options, script)
-            self._place({position: Element(array, task) for position, task in tasks.items()}, parked=parked)
+        tasks = {position: part_of(self.plan.jobs[position], self._array_size, 0)[1] for position in positions}
+        options = [
+            f"--job-name={self.facts['name']}.{request.label}",
+            f"--chdir={self._folder}",
+            *array_options(request, part, tasks.values(), memory, calm=calm),
+            *(["--hold"] if parked else []),
+        ]
+        offset = part.number * self._array_size
+        script = [str(self._store.element_script), self._folder, str(part.block), str(offset), str(part.attempt)]
+        array = self._slurm.submit(options, script)
+        self._place({position: Element(array, task) for position, task in tasks.items()}, parked=parked)
 
     def _place(self, elements: Mapping[int, Element], *, parked: bool) -> None:
         changed = self.plan.placed(elements, parked=parked)
@@ -342,10 +352,26 @@ class Conductor:
         if self._is_new:
             # Before Slurm was asked, it isn't known whether that has been done already.
             return
-        room = self._room(self._in_queue)
-        for part, positions in self._parts(ready[:room]).items():
-            self._submit(part, positions, parked=False)
-            self._in_queue += len(positions)
+        offered = [position for position in ready if self._refusals.may_offer(position)]
+        for part, positions in self._parts(offered[: self._room(self._in_queue)]).items():
+            for memory, members in self._by_memory(positions).items():
+                try:
+                    self._submit(part, memory, members, parked=False)
+                except Rejected as error:
+                    self._give_up(self._refusals.note(members, str(error), others_go_on=self._others_go_on), error)
+                else:
+                    self._refusals.forget(members)
+                    self._in_queue += len(members)
+
+    def _give_up(self, positions: Iterable[int], error: Rejected) -> None:
+        """Let jobs fail that Slurm doesn't take."""
+        changed: list[int] = []
+        for position in positions:
+            job = self.plan.jobs[position]
+            self._store.tell(str(error), self._store.log(job, job.attempt + 1))
+            self._store.tell(f"{job.name}: attempt {job.attempt + 1} given up: {error}")
+            changed += self.plan.refused(position)
+        self._write(changed)
 
     def _cancel_stragglers(self, ours: Sequence[Queued]) -> None:
         """Cancel what nobody waits for any more: parked descendants of what failed, all but the end of what aborted."""

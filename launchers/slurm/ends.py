@@ -26,6 +26,7 @@ class Ending(Enum):
     PREEMPTED = "preempted"
     CANCELLED = "cancelled"
     LOST = "lost without a trace"
+    REFUSED = "refused by Slurm"
 
     @property
     def is_the_jobs_own(self) -> bool:

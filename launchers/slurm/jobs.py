@@ -46,7 +46,7 @@ _ENDS = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.READY, JobState
 
 TRANSITIONS: Mapping[JobState, frozenset[JobState]] = {
     JobState.UNREADY: frozenset({JobState.READY, JobState.PRUNED, JobState.DELETED}),
-    JobState.READY: frozenset({JobState.PENDING, JobState.SUCCEEDED, JobState.DELETED}),
+    JobState.READY: frozenset({JobState.PENDING, JobState.SUCCEEDED, JobState.FAILED, JobState.DELETED}),
     JobState.PENDING: _ENDS | {JobState.RUNNING, JobState.HELD},
     JobState.RUNNING: _ENDS | {JobState.PENDING, JobState.HELD},
     JobState.HELD: _ENDS | {JobState.PENDING, JobState.RUNNING},
@@ -56,7 +56,8 @@ TRANSITIONS: Mapping[JobState, frozenset[JobState]] = {
     JobState.DELETED: frozenset({JobState.UNREADY}),
 }
 """What may follow a state: READY after one that is with Slurm is a retry, SUCCEEDED after READY a job without work,
-PENDING after RUNNING a job that Slurm has put back into its queue, UNREADY a restart."""
+FAILED after READY one that Slurm doesn't take, PENDING after RUNNING a job that Slurm has put back into its queue,
+UNREADY a restart."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -312,6 +313,11 @@ class Plan:
     def taken_away(self, position: int) -> list[int]:
         """Note that somebody has cancelled a job before it could run."""
         changed = self._put(position, self.jobs[position].moved(JobState.DELETED, ending=Ending.CANCELLED))
+        return changed + self._look_at([*self._children[position], *self._final])
+
+    def refused(self, position: int) -> list[int]:
+        """Note that Slurm doesn't take a job, however often it is offered."""
+        changed = self._put(position, self.jobs[position].moved(JobState.FAILED, ending=Ending.REFUSED))
         return changed + self._look_at([*self._children[position], *self._final])
 
     def used(self, position: int, usage: Usage) -> list[int]:
