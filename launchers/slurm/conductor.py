@@ -64,7 +64,7 @@ class Conductor:
         now = time.monotonic()
         self._released_at = dict.fromkeys(self.plan.in_state(JobState.PENDING), now)
         self._stuck: dict[Element, str] = {}
-        self._is_new = True
+        self._is_unsure = True
         self._in_queue = 0
         self._others_go_on = False
         self._refusals = Refusals(self.poll_s)
@@ -136,8 +136,8 @@ class Conductor:
             Part.parse(queued.comment) and queued.alive in {JobState.PENDING, JobState.RUNNING}
             for queued in queue.elements.values()
         )
-        changed = self._adopt(ours) if self._is_new else []
-        self._is_new = False
+        changed = self._adopt(ours) if self._is_unsure else []
+        self._is_unsure = False
         missing = []
         for position, job in enumerate(self.plan.jobs):
             if job.element is None or job.state.is_over or not (job.is_parked or job.state.is_with_slurm):
@@ -347,9 +347,7 @@ class Conductor:
 
     def _submit_ready(self) -> None:
         ready = [n for n in self.plan.in_state(JobState.READY) if self.plan.jobs[n].element is None]
-        if not ready:
-            return
-        if self._is_new:
+        if not ready or self._is_unsure:
             # Before Slurm was asked, it isn't known whether that has been done already.
             return
         offered = [position for position in ready if self._refusals.may_offer(position)]
@@ -359,6 +357,9 @@ class Conductor:
                     self._submit(part, memory, members, parked=False)
                 except Rejected as error:
                     self._give_up(self._refusals.note(members, str(error), others_go_on=self._others_go_on), error)
+                except Retriable:
+                    self._is_unsure = True  # it may have been heard all the same
+                    raise
                 else:
                     self._refusals.forget(members)
                     self._in_queue += len(members)

@@ -446,6 +446,26 @@ def test_what_slurm_refuses_of_one_job_keeps_no_other_from_being_submitted(world
     assert w.store.read_facts()["trouble"] == "Slurm refuses: no"
 
 
+def test_what_slurm_may_have_heard_is_looked_for_before_it_is_submitted_again(world, monkeypatch):
+    w = world()
+    w.park()
+    w.end("a", 137, "OUT_OF_MEMORY")
+    submit = w.slurm.submit
+
+    def fall_silent(options: Sequence[str], script: Sequence[str]) -> int:
+        submit(options, script)
+        raise Retriable("Slurm doesn't answer")
+
+    monkeypatch.setattr(w.slurm, "submit", fall_silent)
+    w.turn()
+    monkeypatch.setattr(w.slurm, "submit", submit)
+    w.conductor.act()
+    w.turn()
+
+    assert len(w.slurm.submissions) == 2
+    assert w.states["a"] == "PENDING"
+
+
 def test_cancelling_ends_everything_in_slurm_and_in_the_record(world):
     w = world()
     w.park()
