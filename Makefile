@@ -7,7 +7,7 @@ RUN := .venv/bin
 export OPENBLAS_NUM_THREADS ?= 1
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help env services demo test long lint types unit bench soak docs clean
+.PHONY: help env services demo test lint types unit bench soak docs clean
 
 help:
 	@grep -hE '^# make |^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^# //; s/:.*## /: /'
@@ -37,11 +37,8 @@ types: env ## types
 
 # A test that fails is tried once more, and the summary names it (RERUN): real servers now and then answer late.
 test: env services lint types ## everything that CI runs
-	$(RUN)/pytest --reruns 1 -n 2 --dist loadfile -m "not e2e and not alone" $(ARGS)
-	$(RUN)/pytest --reruns 1 -m "(e2e or alone) and not long" $(ARGS)
-
-long: env services ## what takes longer than a test run should: every fault of a submission, a failure and its rescue in the UI
-	$(RUN)/pytest -m long $(ARGS)
+	$(RUN)/pytest --reruns 1 -n 2 --dist loadgroup -m "not e2e and not slow" $(ARGS)
+	$(RUN)/pytest --reruns 1 -n 2 --dist loadgroup -m "e2e or slow" $(ARGS)
 
 unit: env ## what needs no service and no survey
 	$(RUN)/pytest -m "not integration and not e2e" $(ARGS)

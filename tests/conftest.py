@@ -63,6 +63,13 @@ def nothing_survives(request, tmp_path_factory) -> Iterator[None]:
     assert not survivors(folder)
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in the same hook
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep the tests of a file on one worker, for their servers, and those of the survey that is run whole."""
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group("survey" if item.get_closest_marker("e2e") else str(item.path)))
+
+
 def pytest_configure() -> None:
     """Take the gentle signal for an interruption, after which the run ends its servers too."""
     if "PYTEST_XDIST_WORKER" not in os.environ:

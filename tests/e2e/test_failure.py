@@ -27,7 +27,7 @@ from resources.butler import open_butler
 from simulator.delivery import Delivery
 from simulator.survey import CI
 
-pytestmark = [pytest.mark.e2e, pytest.mark.long, pytest.mark.timeout(3600)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(3600)]
 
 FIRST, SECOND = "20261101", "20261102"
 DETECTOR = 4

@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.soak.chaos import SHORT_PLAN
 
-pytestmark = [pytest.mark.integration, pytest.mark.alone]
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 TOP = Path(__file__).parents[2]
 MESSAGES = 20_000

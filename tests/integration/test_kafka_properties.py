@@ -24,7 +24,7 @@ from services.mirror_maker import NamingPolicy
 from tests.arrivals.hermes import encoded
 from tests.deploy.plain_kafka import DEPLOY, DeployedBroker, DeployedMirrorMaker, grant, site_variables
 
-pytestmark = [pytest.mark.integration, pytest.mark.alone]
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 PATIENCE_S = 240.0
 VARIABLES = site_variables()

@@ -23,7 +23,7 @@ from launchers.slurm.workflow import SlurmWorkflow
 from resources.errors import OperatorError, Rejected, Retriable, SiteFault
 from services.slurm import LICENCES, QUEUES, ClusterShape, Slurm
 
-pytestmark = [pytest.mark.integration, pytest.mark.alone]
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 BASH = GenericWorkflowExec("bash", "bash", False)
 SETTINGS = {"computeSite": "slurm", "slurmPollInterval": 1, "slurmDispatcher": {"requestMemory": 200}}
@@ -175,6 +175,22 @@ def test_a_job_that_takes_too_long_is_ended_and_tried_again(slurm, tmp_path):
 
     assert found.state is WmsStates.SUCCEEDED
     assert times(folder, "began")["isr_0"] == 2
+
+
+def test_a_job_that_aborts_the_workflow_ends_every_other_but_the_final_one(slurm, tmp_path):
+    folder = tmp_path / "w"
+    evil = job(folder, "isr_0", f"until [ -s {folder}/began-both ]; do sleep 0.2; done; exit 9", abort_on_value=9)
+    slow = job(folder, "isr_1", "sleep 3600")
+    wms_id = submit(folder, evil, slow, job(folder, "cal_0"), edges=[("isr_0", "cal_0")])
+    wait_until(lambda: running(wms_id, "isr_1"))
+    (folder / "began-both").write_text("go")
+
+    found = end_of(wms_id)
+
+    assert found.state is WmsStates.FAILED
+    assert states(found) == {"isr_0": "FAILED", "isr_1": "DELETED", "cal_0": "DELETED", "finalJob": "SUCCEEDED"}
+    assert times(folder, "began") == {"isr_0": 1, "isr_1": 1, "finalJob": 1}
+    wait_until(lambda: not any(list(node.processes()) for node in slurm.nodes))
 
 
 def test_cancelling_ends_every_process_of_the_jobs(slurm, tmp_path):

@@ -28,7 +28,7 @@ from launchers.submission import StepRequest  # noqa: E402
 from resources.errors import Rejected  # noqa: E402
 from services.slurm import ClusterShape, Slurm  # noqa: E402
 
-pytestmark = [pytest.mark.integration, pytest.mark.alone, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(1200)]
 
 SERVICE = "launchers.slurm.service.SlurmService"
 SETTINGS = {

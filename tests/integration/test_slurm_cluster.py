@@ -11,7 +11,7 @@ import pytest
 
 from services.slurm import ClusterShape, Slurm
 
-pytestmark = [pytest.mark.integration, pytest.mark.alone]
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ import pytest
 from benchmarks.soak.launcher_faults import FAULTS, Fault, try_fault
 from benchmarks.soak.launcher_site import LauncherSite
 
-pytestmark = [pytest.mark.integration, pytest.mark.alone, pytest.mark.long, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(1800)]
 
 PATIENCE_S = 900.0
 """How long anything may take that has to happen by itself, on a slow machine."""
