@@ -30,7 +30,7 @@ from arrivals.datasets import ingest_files
 from arrivals.exposures import KnownExposures, exposure_records
 from arrivals.files import Arrived
 from arrivals.outcomes import ingest_in_bulk
-from resources.errors import Rejected, Retriable, SiteFault
+from resources.errors import OperatorError, Rejected, Retriable, SiteFault
 
 
 class Observation(Protocol):
@@ -202,10 +202,11 @@ class HeaderRawIngest:
             read = self._identify(observation, str(raw.file))
         except FileNotFoundError:
             return Retriable("file is not there", str(raw.file))
-        except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
-            return Rejected(f"the header can't be read: {' '.join(str(error).split())}", str(raw.file))
-        except Rejected as rejected:
-            return rejected
+        except OperatorError as error:
+            return error
+        except Exception as error:  # the file is not ours: whatever it does to its reader is its own trouble
+            why = " ".join(str(error).split()) or type(error).__name__
+            return Rejected(f"the header can't be read: {why}", str(raw.file))
         announced = raw.sidecar
         if announced is None:
             return read
@@ -229,7 +230,7 @@ class HeaderRawIngest:
             try:
                 with raw.arrived.head() as head:
                     return self._reader.read_observation(head)
-            except (ValueError, OSError):  # the header may be longer than that
+            except Exception:  # the header may be longer than that, and the whole file tells
                 pass
         return self._reader.read_observation(raw.file)
 
