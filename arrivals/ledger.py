@@ -20,7 +20,7 @@ from arrivals.announcement import Kind
 from arrivals.bulk import ingested_contents, settle
 from arrivals.exclusive import exclusive
 from arrivals.months import Retired, retire_months
-from arrivals.recording import record
+from arrivals.recording import record, sifted
 from arrivals.records import (
     ROW_COLUMNS,
     DayObsSummary,
@@ -43,6 +43,7 @@ from arrivals.tables import (
     is_unfinished,
     writing,
 )
+from resources.errors import Rejected
 
 _KEYS_A_STATEMENT = 1_000
 _ROW_COLUMNS = tuple(MESSAGES.c[name] if name in MESSAGES.c else OFFSETS.c[name] for name in ROW_COLUMNS)
@@ -103,8 +104,12 @@ class Ledger:
             two drains at a time, or one that died in the middle, count nothing twice.
         """
         now = now or datetime.now(UTC)
-        with self._writing() as connection:
-            return record(connection, receptions, offsets, expired or {}, now)
+        try:
+            with self._writing() as connection:
+                return record(connection, receptions, offsets, expired or {}, now)
+        except Rejected:
+            with self._writing() as connection:
+                return record(connection, sifted(connection, receptions, now), offsets, expired or {}, now)
 
     def offsets(self, cluster: str) -> Mapping[Partition, int]:
         """The next offset to read of each partition of a cluster that was ever read, in its latest incarnation."""

@@ -24,8 +24,14 @@ ARRIVAL_EVENT = "transfer-done"
 MAX_MESSAGE_BYTES = 2**20
 """Anything larger is no Hermes message: real ones have about 2 kB."""
 
-MAX_TEXT = 1024
-"""Longest DID, URL or name that is believed."""
+MAX_TEXT_BYTES = 1_024
+"""Longest scope, name or URL that is believed, in UTF-8: a DID's two make an entry of a database's index."""
+
+MAX_LABEL_BYTES = 256
+"""Longest name of an RSE or type of event, likewise: two and one of them make an entry."""
+
+MAX_DATA_ID_BYTES = 1_024
+"""Longest data ID, written as ``name=value,…``: what a row waits for is a part of it, and is looked up."""
 
 MAX_COUNT = 2**43
 """Largest number of bytes or seconds that is believed: 8 TiB, so that a night's sum fits in a database's integer."""
@@ -68,7 +74,7 @@ def parse_message(value: bytes | None) -> HermesMessage:
         It can't be understood, and the one line says why. Nothing else is ever raised.
     """
     event = _json_object(value)
-    event_type = _text(event, "event_type", needed=True).lower()
+    event_type = _text(event, "event_type", needed=True, most=MAX_LABEL_BYTES).lower()
     payload = event.get("payload")
     if isinstance(payload, str):
         payload = _loads(payload, "payload")
@@ -78,14 +84,14 @@ def parse_message(value: bytes | None) -> HermesMessage:
     name = _text(payload, "name", needed=is_arrival)
     kind, sidecar = _kind_and_sidecar(payload, name) if is_arrival else (Kind.OTHER_EVENT, None)
     day_obs, exposure, detector = _when_and_where(kind, name, sidecar)
-    rse = _text(payload, "rse")
+    rse = _text(payload, "rse", most=MAX_LABEL_BYTES)
     return HermesMessage(
         event_type=event_type,
         kind=kind,
         scope=_text(payload, "scope", needed=is_arrival),
         name=name,
-        src_rse=_text(payload, "src-rse") or rse,
-        dst_rse=_text(payload, "dst-rse"),
+        src_rse=_text(payload, "src-rse", most=MAX_LABEL_BYTES) or rse,
+        dst_rse=_text(payload, "dst-rse", most=MAX_LABEL_BYTES),
         url=_text(payload, "dst-url", needed=is_arrival),
         bytes=_count(payload, "bytes") if "bytes" in payload else _count(payload, "file-size"),
         adler32=_adler32(payload),
@@ -131,7 +137,7 @@ def parse_sidecar(value: object) -> Sidecar | None:
         storage_class=_text(dataset_type, "storageClass", needed=True),
         dimensions=_dimensions(dataset_type),
         is_calibration=dataset_type.get("isCalibration") is True,
-        data_id=tuple(sorted((_key(key), _data_id_value(key, item)) for key, item in data_id.items())),
+        data_id=_data_id(data_id),
         run=_text(value, "run", needed=True),
     )
 
@@ -233,13 +239,14 @@ def _when_and_where(kind: Kind, name: str, sidecar: Sidecar | None) -> tuple[int
     return int(found[1]), int(found[1] + found[2]), None
 
 
-def _text(values: dict[str, Any], key: str, *, needed: bool = False) -> str:
+def _text(values: dict[str, Any], key: str, *, needed: bool = False, most: int = MAX_TEXT_BYTES) -> str:
     value = values.get(key)
     if isinstance(value, str) and value not in _ABSENT:
-        if len(value) <= MAX_TEXT and _is_clean(value):
+        trouble = _trouble_with(value, most)
+        if not trouble:
             return value
         if needed:
-            raise Rejected(f"is longer than {MAX_TEXT} or unprintable: {_printable(value)}", key)
+            raise Rejected(trouble, key)
         return ""
     if needed:
         raise Rejected("is missing" if value is None or isinstance(value, str) else f"is {_named(value)}", key)
@@ -297,22 +304,45 @@ def _dimensions(dataset_type: dict[str, Any]) -> tuple[str, ...]:
 
 @lru_cache(maxsize=1_024)  # there are few dimensions, and they are named in every message
 def _key(value: str) -> str:
-    if len(value) > MAX_TEXT or not value.isidentifier():
+    if _size(value) > MAX_LABEL_BYTES or not value.isidentifier():
         raise Rejected(f"{_printable(value)!r} is no dimension", "rubin_sidecar")
     return value
+
+
+def _data_id(values: dict[str, object]) -> tuple[tuple[str, int | str], ...]:
+    data_id = tuple(sorted((_key(key), _data_id_value(key, value)) for key, value in values.items()))
+    size = sum(_size(f"{key}={value},") for key, value in data_id)
+    if size > MAX_DATA_ID_BYTES:
+        raise Rejected(f"the data ID has {size:,} bytes, more than {MAX_DATA_ID_BYTES:,}", "rubin_sidecar")
+    return data_id
 
 
 def _data_id_value(key: str, value: object) -> int | str:
     if isinstance(value, int) and not isinstance(value, bool) and -_INT64 <= value < _INT64:
         return value
-    if isinstance(value, str) and len(value) <= MAX_TEXT and _is_clean(value):
-        return value
-    raise Rejected(f"the data ID's {key} is {_named(value)}", "rubin_sidecar")
+    if not isinstance(value, str):
+        raise Rejected(f"the data ID's {key} is {_named(value)}", "rubin_sidecar")
+    if not _is_clean(value):
+        raise Rejected(f"the data ID's {key} is unprintable: {_printable(value)}", "rubin_sidecar")
+    return value
 
 
 def _named(value: object) -> str:
     names = {dict: "an object", list: "a list", str: "a string", type(None): "null", bool: "a truth value"}
     return names.get(type(value), "a number out of range")
+
+
+def _trouble_with(text: str, most: int) -> str:
+    """Why a text isn't believed, or nothing."""
+    size = _size(text)
+    if size > most:
+        return f"has {size:,} bytes, more than {most:,}: {_printable(text)}"
+    return "" if _is_clean(text) else f"is unprintable: {_printable(text)}"
+
+
+def _size(text: str) -> int:
+    """Bytes in UTF-8, which is what indexes of databases have room for."""
+    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
 
 
 def _is_clean(text: str) -> bool:

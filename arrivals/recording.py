@@ -1,24 +1,28 @@
 """Recording a batch: messages, counts of events and offsets in one transaction, each message once.
 
-Belongs here: the lock on offsets, what of a batch is new, the ids of new rows, and the fastest way into each database.
-Doesn't: reading Kafka (`arrivals.drain`), or what becomes of rows (`arrivals.ledger`).
+Belongs here: the lock on offsets, what of a batch is new, the ids of new rows, the fastest way into each database, and
+finding the messages that a database refuses. Doesn't: reading Kafka (`arrivals.drain`), or what becomes of rows
+(`arrivals.ledger`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 import psycopg
 from sqlalchemy import Connection, bindparam, func, select, text, update
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DataError, DBAPIError
 
 from arrivals.announcement import HermesMessage
 from arrivals.months import month_of, next_id, prepare_month
-from arrivals.records import FIRST_COLUMNS, Partition, Reception, Recorded
+from arrivals.outcomes import ingest_in_bulk
+from arrivals.records import EXCERPT_BYTES, FIRST_COLUMNS, Partition, Reception, Recorded
 from arrivals.tables import EVENTS, MESSAGES, OFFSETS
+from resources.errors import Rejected
 
 _CLOCKS_DIFFER_S = 3_600
 _COLUMNS = ("id", "source", "offset", *FIRST_COLUMNS)
@@ -34,7 +38,75 @@ def record(
     expired: Mapping[Partition, int],
     now: datetime,
 ) -> Recorded:
-    """Record a batch in a transaction that was begun for writing; see `arrivals.ledger.Ledger.record_batch`."""
+    """Record a batch in a transaction that was begun for writing; see `arrivals.ledger.Ledger.record_batch`.
+
+    Raises
+    ------
+    resources.errors.Rejected
+        The database refuses something in it: `sifted` finds out what.
+    """
+    try:
+        return _record(connection, receptions, offsets, expired, now)
+    except (DBAPIError, OverflowError, UnicodeEncodeError) as error:
+        if not _is_refusal(error):
+            raise
+        why = str(error.orig if isinstance(error, DBAPIError) else error)
+        raise Rejected(f"the database refuses it: {' '.join(why.split())}") from error
+
+
+def sifted(connection: Connection, receptions: Sequence[Reception], now: datetime) -> list[Reception]:
+    """A batch of which each message that the database refuses by itself is one for quarantine instead.
+
+    Reading lets nothing through that databases have no room for, as far as we know. What we don't know must not stop
+    all that comes after it, on every topic.
+
+    Parameters
+    ----------
+    connection
+        In a transaction that was begun for writing; nothing is written.
+    receptions
+        The batch.
+    now
+        When they were received.
+    """
+
+    def attempt(some: Sequence[Reception]) -> None:
+        savepoint = connection.begin_nested()
+        try:
+            record(connection, some, {each.partition: each.offset + 1 for each in some}, {}, now)
+        finally:
+            savepoint.rollback()
+
+    refused = ingest_in_bulk(receptions, attempt)
+    for error in refused.values():
+        if not isinstance(error, Rejected):
+            raise error
+    return [
+        replace(each, message=None, rejection=str(refused[index]), excerpt=_remains(each)) if index in refused else each
+        for index, each in enumerate(receptions)
+    ]
+
+
+def _is_refusal(error: Exception) -> bool:
+    """Whether a database is well and has no room for what it was given."""
+    if not isinstance(error, DBAPIError):
+        return True
+    return isinstance(error, DataError) or isinstance(error.orig, psycopg.errors.ProgramLimitExceeded)
+
+
+def _remains(refused: Reception) -> str:
+    """What of a message any database keeps, for people to look at."""
+    told = refused.excerpt if refused.message is None else repr(refused.message)
+    return told.encode("ascii", "backslashreplace").decode()[:EXCERPT_BYTES]
+
+
+def _record(
+    connection: Connection,
+    receptions: Sequence[Reception],
+    offsets: Mapping[Partition, int],
+    expired: Mapping[Partition, int],
+    now: datetime,
+) -> Recorded:
     _lock_offsets(connection)
     known = _prepared_offsets(connection, offsets, now)
     new = [reception for reception in receptions if reception.offset >= known[reception.partition][1]]
@@ -138,7 +210,7 @@ def _count_events(connection: Connection, messages: Sequence[HermesMessage], now
         created = message.created_at
         ahead = created is None or (created - now).total_seconds() > _CLOCKS_DIFFER_S
         hour = (now if created is None or ahead else created).astimezone(UTC).replace(minute=0, second=0, microsecond=0)
-        key = (hour, message.src_rse[:256], message.dst_rse[:256], message.event_type[:256])
+        key = (hour, message.src_rse, message.dst_rse, message.event_type)
         total = totals.setdefault(key, [0, 0, 0, 0])
         size, duration = message.bytes or 0, message.duration_s or 0
         for index, value in enumerate((1, size, duration, size if duration else 0)):

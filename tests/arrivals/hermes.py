@@ -12,6 +12,8 @@ SIDECAR = {
     "run": "LATISS/raw/all",
 }
 
+_HYPHENATED = {"dst_url", "checksum_adler", "src_rse", "dst_rse"}
+
 
 def event(event_type: str = "transfer-done", **payload: Any) -> dict[str, Any]:
     """An event of a raw's transfer, with other values in its payload where given; ``...`` leaves a key out."""
@@ -30,7 +32,7 @@ def event(event_type: str = "transfer-done", **payload: Any) -> dict[str, Any]:
         "transferred_at": "2025-03-20 20:15:09",
         "rubin_butler": "raw_file",
         "rubin_sidecar": json.dumps(SIDECAR),
-        **{key.replace("_", "-") if key in {"dst_url", "checksum_adler"} else key: v for key, v in payload.items()},
+        **{key.replace("_", "-") if key in _HYPHENATED else key: v for key, v in payload.items()},
     }
     kept = {key: value for key, value in values.items() if value is not ...}
     return {"event_type": event_type, "payload": kept, "created_at": "2025-03-20 20:15:43.153695"}

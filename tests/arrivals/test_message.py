@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from arrivals.announcement import HermesMessage, Kind, Sidecar
-from arrivals.message import MAX_MESSAGE_BYTES, day_obs_of, disbelief, parse_message, parse_sidecar
+from arrivals.message import MAX_MESSAGE_BYTES, MAX_TEXT_BYTES, day_obs_of, disbelief, parse_message, parse_sidecar
 from resources.errors import Rejected
 from tests.arrivals.hermes import SIDECAR, encoded, event
 
@@ -150,14 +150,25 @@ def test_other_events_are_recognised_whatever_they_lack(event_type):
         (encoded(rubin_sidecar={**SIDECAR, "dataId": {"detector": [1]}}), "data ID's detector is a list"),
         (encoded(rubin_sidecar={**SIDECAR, "dataId": {"detector": 2**70}}), "data ID's detector is a number out of"),
         (encoded(name=...), "name: is missing"),
-        (encoded(name="a\0b"), "name: is longer than 1024 or unprintable: a?b"),
-        (encoded(name="\ud800"), "unprintable"),
+        (encoded(name="a\0b"), "name: is unprintable: a?b"),
+        (encoded(name="\ud800"), "name: is unprintable: ?"),
+        (encoded(name="n" * 1_025), "name: has 1,025 bytes, more than 1,024: nnn"),
+        (encoded(scope="中" * 342), "scope: has 1,026 bytes, more than 1,024: 中"),
+        (encoded("中" * 86), "event_type: has 258 bytes, more than 256: 中"),
+        (encoded(rubin_sidecar={**SIDECAR, "dataId": {"skymap": "s" * 1_017}}), "the data ID has 1,025 bytes, more "),
+        (encoded(rubin_sidecar={**SIDECAR, "dataId": {"skymap": "a\0b"}}), "data ID's skymap is unprintable: a?b"),
         (encoded(dst_url=None), "dst-url: is missing"),
         (encoded(checksum_adler="not hex"), "'not hex' is no adler32"),
     ],
 )
 def test_what_cannot_be_understood_is_rejected_with_a_reason(value, reason):
     assert reason in rejection(value)
+
+
+def test_an_rse_by_a_name_that_is_too_long_is_unknown_and_its_file_is_taken():
+    message = parse_message(encoded(src_rse="中" * 86, dst_rse="中" * 85))
+
+    assert (message.kind, message.src_rse, message.dst_rse) == (Kind.RAW, "", "中" * 85)
 
 
 NOW = datetime(2025, 3, 20, 21, tzinfo=UTC)
@@ -292,6 +303,6 @@ def assert_understood_or_rejected(value: bytes) -> None:
     disbelief(message, NOW, DAY_S).encode()
     for text in (message.event_type, message.scope, message.name, message.url, message.src_rse, message.dst_rse):
         assert "\0" not in text
-        text.encode()
+        assert len(text.encode()) <= MAX_TEXT_BYTES
     for number in (message.bytes, message.day_obs, message.exposure, message.detector, message.duration_s):
         assert number is None or -(2**63) <= number < 2**63

@@ -3,21 +3,29 @@
 Belongs here: the tests of the ledger, of its months and of its tables on the other database.
 """
 
+import json
 import multiprocessing
+import random
+import uuid
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from sqlalchemy import create_engine, text
 
 from arrivals.announcement import Kind
+from arrivals.dimensions import dimension_key
 from arrivals.ledger import Ledger
-from arrivals.records import Settlement
+from arrivals.reception import receive
+from arrivals.records import Partition, Reception, Settlement
 from arrivals.schema import VERSION_TABLE
 from arrivals.states import State
 from arrivals.tables import connect
 from resources.errors import Retriable, SiteFault
 from tests.arrivals import test_ledger, test_months
+from tests.arrivals.hermes import SIDECAR, encoded
 from tests.arrivals.test_ledger import *  # noqa: F403
 from tests.arrivals.test_ledger import NOW, PARTITION, LedgerLife, received, record
 from tests.arrivals.test_months import *  # noqa: F403
@@ -187,24 +195,80 @@ def test_a_database_that_ends_connections_is_retriable_and_the_next_call_succeed
     assert len(ledger.find()) == 2
 
 
-def test_a_batch_that_fails_half_way_leaves_nothing(ledger):
-    record(ledger, received(0))
-    message = received(1).message
-    assert message is not None
-    too_long = received(2, name="n" * 1_000)
-    broken = type(too_long)(PARTITION, 2, type(message)(**{**_values(message), "name": "n" * 5_000}))
-
-    with pytest.raises(Exception, match="too long"):
-        record(ledger, received(1), broken)
-
-    assert [row.offset for row in ledger.find()] == [0]
-    assert ledger.offsets("cluster") == {PARTITION: 1}
-    record(ledger, received(1), too_long)
-    assert [row.offset for row in ledger.find()] == [0, 1, 2]
+def unheard_of(reception: Reception, **changes: object) -> Reception:
+    """A message that our own reading would never have let through."""
+    assert reception.message is not None
+    return replace(reception, message=replace(reception.message, **changes))
 
 
-def _values(message) -> dict[str, object]:
-    return {name: getattr(message, name) for name in type(message).__dataclass_fields__}
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"name": "n" * 5_000},
+        {"name": "".join(map(chr, random.Random(1).sample(range(0x4E00, 0x9FFF), 1_024)))},
+        {"url": "a\0b"},
+        {"bytes": 2**70},
+    ],
+)
+def test_what_the_database_refuses_is_quarantined_alone(ledger, changes):
+    good = [received(offset) for offset in range(20)]
+    refused = unheard_of(good[7], **changes)
+
+    recorded = record(ledger, *good[:7], refused, *good[8:])
+
+    rows = ledger.find()
+    assert recorded.rows == len(rows) == 20
+    assert ledger.offsets("cluster") == {PARTITION: 20}
+    assert [row.offset for row in rows if row.state is State.RECEIVED] == [*range(7), *range(8, 20)]
+    assert rows[7].reason.startswith("the database refuses it: ")
+    assert rows[7].excerpt is not None
+    assert rows[7].kind is None
+    assert record(ledger, *good).known_before == 20
+
+
+def test_an_event_that_the_database_cannot_count_is_quarantined_and_the_others_are_counted(ledger):
+    events = [received(offset, "transfer-failed") for offset in range(3)]
+
+    recorded = record(ledger, events[0], unheard_of(events[1], src_rse="a\0b"), events[2])
+
+    assert (recorded.rows, recorded.events) == (1, 2)
+    assert [count.count for count in ledger.transfers()] == [2]
+    assert [row.state for row in ledger.find()] == [State.QUARANTINED]
+
+
+@st.composite
+def texts(draw) -> str:
+    """Texts of any length and alphabet that no database can compress."""
+    first = draw(st.sampled_from([0x21, 0xC0, 0x4E00, 0x20000]))
+    letters = random.Random(draw(st.integers(0, 9)))
+    return "".join(chr(first + letters.randrange(90)) for _ in range(draw(st.sampled_from([1, 64, 250, 340, 1_024]))))
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_what_is_understood_has_room_in_the_ledger_whatever_becomes_of_it(ledger, data):
+    """And what isn't, has too, with its reason."""
+    fields = st.sampled_from(["scope", "name", "src_rse", "dst_rse", "dst_url"])
+    payload = data.draw(st.dictionaries(fields, texts(), max_size=5))
+    data_id = data.draw(st.dictionaries(st.sampled_from(["skymap", "instrument", "group"]), texts(), max_size=3))
+    sidecar = {**SIDECAR, "dataId": {**data_id, "tract": 1}}
+    event_type = data.draw(st.just("transfer-done") | texts())
+    partition = Partition("cluster", f"SITE-{uuid.uuid4()}", 0)
+    value = encoded(event_type, rubin_sidecar=json.dumps(sidecar), **payload)
+    reception = receive(partition, 0, value, NOW, None)
+
+    recorded = ledger.record_batch([reception], {partition: 1}, now=NOW)
+
+    assert recorded.rows + recorded.events == 1
+    found = [row for row in ledger.find(limit=10_000) if row.topic == partition.topic]
+    assert len(found) == recorded.rows
+    for row in found:
+        assert row.reason == reception.rejection
+        if reception.message is not None and reception.message.sidecar is not None:
+            waits_for = dimension_key(dict(reception.message.sidecar.data_id))
+            assert ledger.settle([Settlement(row.row_id, State.WAITING, "dimensions", waits_for)]) == 1
+            assert ledger.wake({waits_for}) >= 1
+            assert ledger.settle([Settlement(row.row_id, State.INGESTED)]) == 1
 
 
 def test_the_life_of_thirty_thousand_rows(ledger):
