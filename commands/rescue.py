@@ -23,6 +23,7 @@ from drp_assets.submissions import UNCHANGED, request_at
 from launchers.attempts import Work, attempts_of, current_work
 from launchers.casebook import Casebook
 from launchers.outcome import QuantumFailure
+from launchers.policies import place_of
 from launchers.rescue import Remains, cause_of, of_causes, read_remains
 from planning.pipeline import Step
 from planning.release import Release
@@ -147,7 +148,8 @@ def _lines(work: Work, remains: Remains, failures: list[QuantumFailure]) -> list
     return [
         f"{work.last.key.name} ({', '.join(work.partitions) or 'whole'}): {what}",
         *(
-            f"  {number} × {cause}; such as {_data_id(examples[cause].data_id)}, log {examples[cause].log or 'none'}"
+            f"  {number} × {cause}; such as {_data_id(examples[cause].data_id)}{place_of(examples[cause])},"
+            f" log {examples[cause].log or 'none'}"
             for cause, number in Counter(map(cause_of, failures)).most_common()
         ),
     ]
@@ -156,12 +158,22 @@ def _lines(work: Work, remains: Remains, failures: list[QuantumFailure]) -> list
 def _show_cases(site: Site, release: Release, step: Step) -> None:
     with closing(Casebook(site.ledger)) as casebook:
         cases = casebook.cases(release.name, step=step.short, limit=_SHOWN_CASES)
-    table = Table("decided", "submission", "task", "data ID", "exception", "message", "done about it", "policy")
+    table = Table(
+        "decided", "submission", "task", "data ID", "cause", "node", "memory (MB)", "done about it", "policy", "log"
+    )
     for case in cases:
         done = f"{case.action} ({case.memory_mb} MB)" if case.memory_mb else case.action
-        when = f"{case.noted_at:%Y-%m-%d %H:%M}"
         table.add_row(
-            when, case.submission, case.task, _data_id(case.data_id), case.exception, case.message, done, case.policy
+            f"{case.noted_at:%Y-%m-%d %H:%M}",
+            case.submission,
+            case.task,
+            _data_id(case.data_id),
+            f"{case.exception}: {case.message}",
+            case.node or "",
+            f"{case.used_mb:.0f}" if case.used_mb else "",
+            done,
+            case.policy,
+            case.log,
         )
     make_console().print(table)
 

@@ -18,6 +18,7 @@ from drp_assets.keys import COMPLETE, ProductAsset
 from drp_assets.pictures import link
 from launchers.attempts import Attempt, attempts_of, current_work
 from launchers.outcome import DatasetCount, Outcome, QuantumFailure
+from launchers.policies import place_of
 from planning.release import Release
 from resources.site import Site
 from validation.counts import CheckResult, Severity, check_counts
@@ -91,8 +92,10 @@ def write_failures(path: Path, failures: Sequence[QuantumFailure]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(["task", "data_id", "exception", "message", "log", _PARTITION])
-        writer.writerows([f.task, _data_id(f), f.exception, f.message, f.log, f.partition] for f in failures)
+        writer.writerow(["task", "data_id", "exception", "message", "node", "memory_mb", "log", _PARTITION])
+        writer.writerows(
+            [f.task, _data_id(f), f.exception, f.message, f.node, _memory(f), f.log, f.partition] for f in failures
+        )
     return path
 
 
@@ -217,8 +220,11 @@ def _metadata(site: Site, asset: ProductAsset, outcome: Outcome, made: DatasetCo
 
 
 def _failure_table(failures: Sequence[QuantumFailure]) -> dg.MetadataValue:
-    lines = ["| task | data ID | exception | message |", "|---|---|---|---|"]
-    lines += [f"| {f.task} | {_data_id(f)} | {f.exception} | {f.message} |" for f in failures[:_SHOWN_FAILURES]]
+    lines = ["| task | data ID | exception | message | node | memory (MB) | log |", "|---|---|---|---|---|---|---|"]
+    lines += [
+        f"| {f.task} | {_data_id(f)} | {f.exception} | {f.message} | {f.node} | {_memory(f)} | {f.log} |"
+        for f in failures[:_SHOWN_FAILURES]
+    ]
     return dg.MetadataValue.md("\n".join(lines))
 
 
@@ -226,5 +232,12 @@ def _data_id(failure: QuantumFailure) -> str:
     return ", ".join(f"{key}={value}" for key, value in failure.data_id.items())
 
 
+def _memory(failure: QuantumFailure) -> str:
+    return f"{failure.memory_mb:.0f}" if failure.memory_mb else ""
+
+
 def _one_line(failure: QuantumFailure) -> str:
-    return f"{failure.task} {_data_id(failure)}: {failure.exception}: {failure.message}"
+    return (
+        f"{failure.task} {_data_id(failure)}: {failure.exception}: {failure.message}"
+        f"{place_of(failure)}, log {failure.log or 'none'}"
+    )

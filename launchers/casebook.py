@@ -18,6 +18,7 @@ from sqlalchemy import (
     Column,
     DateTime,
     Engine,
+    Float,
     Integer,
     MetaData,
     String,
@@ -26,6 +27,7 @@ from sqlalchemy import (
     UniqueConstraint,
     create_engine,
     insert,
+    inspect,
     make_url,
     select,
     text,
@@ -56,6 +58,8 @@ _CASES = Table(
     Column("action", String(30), nullable=False),
     Column("policy", String(200), nullable=False),
     Column("memory_mb", Integer),
+    Column("node", String(300)),
+    Column("used_mb", Float),
     UniqueConstraint("submission", "task", "data_id"),
 )
 _QUARANTINE = Table(
@@ -85,6 +89,8 @@ class Case:
         The run that watched the submission.
     task, data_id, exception, message, log
         What failed, why, and the quantum's log.
+    node, used_mb
+        Where, and the most memory that it had; None where that isn't known.
     action, policy, memory_mb
         What was decided, by which rule, and the memory it will be tried again with.
     noted_at
@@ -103,6 +109,8 @@ class Case:
     action: str
     policy: str
     memory_mb: int | None = None
+    node: str | None = None
+    used_mb: float | None = None
     noted_at: datetime | None = None
 
 
@@ -270,7 +278,16 @@ def _connect(url: str) -> Engine:
     with engine.begin() as connection:
         _writing_alone(connection)
         _METADATA.create_all(connection)
+        _add_what_older_books_lack(connection)
     return engine
+
+
+def _add_what_older_books_lack(connection: Any) -> None:
+    there = {column["name"] for column in inspect(connection).get_columns(_CASES.name)}
+    for column in (_CASES.c.node, _CASES.c.used_mb):
+        if column.name not in there:
+            kind = column.type.compile(connection.dialect)
+            connection.execute(text(f"ALTER TABLE {_CASES.name} ADD COLUMN {column.name} {kind}"))
 
 
 def _writing_alone(connection: Any) -> None:
@@ -296,6 +313,8 @@ def _case_row(case: Case) -> dict[str, Any]:
     return row | {
         "data_id": _canonical(case.data_id),
         "memory_mb": case.memory_mb,
+        "node": case.node,
+        "used_mb": case.used_mb,
         "noted_at": case.noted_at or datetime.now(UTC),
     }
 

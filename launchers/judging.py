@@ -32,6 +32,7 @@ from lsst.resources import ResourcePath
 import launchers.zip_seek  # noqa: F401
 from launchers.bps import Handle
 from launchers.graph import has_datastore_records
+from launchers.job_ends import JobEnd, ends_of
 from launchers.outcome import LOST, NO_RECORDS, DatasetCount, Outcome, Quantum, QuantumFailure, TaskOutcome, quantum_of
 from launchers.submission import StepRequest
 from resources.errors import SiteFault
@@ -49,7 +50,7 @@ def read_outcome(request: StepRequest, handle: Handle | None = None) -> Outcome:
     request
         What was submitted.
     handle
-        The submission; only its name is used, in what is logged.
+        The submission, whose service may know how the jobs ended of which quanta say nothing.
     """
     path = request.provenance_path
     if not _is_whole(path):
@@ -66,7 +67,7 @@ def read_outcome(request: StepRequest, handle: Handle | None = None) -> Outcome:
                 f"see the final job's log in {request.submit_path}",
             ) from error
     with ProvenanceQuantumGraph.from_args(str(path)) as (graph, _), Butler.from_config(request.butler) as butler:
-        return _judge(request, graph, butler, has_records=has_datastore_records(request.graph_path))
+        return _judge(request, handle, graph, butler, has_records=has_datastore_records(request.graph_path))
 
 
 def read_quanta(request: StepRequest, partitions: Collection[str] = ()) -> dict[Quantum, bool]:
@@ -139,26 +140,30 @@ class _Resources:
         return (max(self.ends) - min(self.starts)).total_seconds() if self.starts else 0.0
 
 
-def _judge(request: StepRequest, graph: ProvenanceQuantumGraph, butler: Butler, *, has_records: bool) -> Outcome:
+def _judge(
+    request: StepRequest, handle: Handle | None, graph: ProvenanceQuantumGraph, butler: Butler, *, has_records: bool
+) -> Outcome:
     tasks: dict[str, TaskOutcome] = {}
-    failed: list[tuple[str, Mapping[str, Any]]] = []
+    failed: list[tuple[str, uuid.UUID]] = []
     resources = _Resources()
     nodes = graph.bipartite_xgraph.nodes
     partition_of = _Partitions(request.partition_dimension, graph, butler)
     for label, quanta in graph.quanta_by_task.items():
         counts: Counter[str] = Counter(expected=len(quanta))
-        for quantum in (nodes[quantum_id] for quantum_id in quanta.values()):
+        for quantum_id in quanta.values():
+            quantum = nodes[quantum_id]
             resources.add(quantum["attempts"])
             verdict = _verdict(quantum, has_records=has_records)
             counts[verdict] += 1
             counts["caveats"] += verdict == "succeeded" and bool(quantum["caveats"])
             if verdict == "failed":
-                failed.append((label, quantum))
+                failed.append((label, quantum_id))
         if quanta:
             tasks[label] = TaskOutcome(**counts)
+    ends = ends_of(handle, {quantum_id for _, quantum_id in failed}) if handle is not None else {}
     return Outcome(
         tasks=tasks,
-        failures=_failures(failed, graph, butler, partition_of),
+        failures=_failures(failed, ends, graph, butler, partition_of),
         datasets=_count_datasets(graph, butler, partition_of),
         cpu_s=resources.cpu_s,
         peak_memory_mb=resources.memory_bytes / _BYTES_PER_MB,
@@ -178,24 +183,35 @@ def _verdict(quantum: Mapping[str, Any], *, has_records: bool) -> str:
 
 
 def _failures(
-    failed: list[tuple[str, Mapping[str, Any]]],
+    failed: list[tuple[str, uuid.UUID]],
+    ends: Mapping[uuid.UUID, JobEnd],
     graph: ProvenanceQuantumGraph,
     butler: Butler,
     partition_of: _Partitions,
 ) -> tuple[QuantumFailure, ...]:
     nodes = graph.bipartite_xgraph.nodes
-    logs = [_ref(graph, nodes[quantum["log_id"]], quantum["log_id"]) for _, quantum in failed]
+    quanta = [nodes[quantum_id] for _, quantum_id in failed]
+    logs = [_ref(graph, nodes[quantum["log_id"]], quantum["log_id"]) for quantum in quanta]
     uris = {ref.id: str(uri.primaryURI) for ref, uri in butler.get_many_uris(logs, allow_missing=True).items()}
     return tuple(
-        QuantumFailure(
-            label,
-            _plain(quantum["data_id"]),
-            *_cause(quantum, uris.get(log.id, "")),
-            uris.get(log.id, ""),
-            _memory_mb(quantum),
-            partition_of(quantum["data_id"]),
-        )
-        for (label, quantum), log in zip(failed, logs, strict=True)
+        _failure(label, quantum, uris.get(log.id, ""), ends.get(quantum_id, JobEnd()), partition_of)
+        for (label, quantum_id), quantum, log in zip(failed, quanta, logs, strict=True)
+    )
+
+
+def _failure(
+    label: str, quantum: Mapping[str, Any], log: str, end: JobEnd, partition_of: _Partitions
+) -> QuantumFailure:
+    exception, message = _cause(quantum, log, end)
+    return QuantumFailure(
+        label,
+        _plain(quantum["data_id"]),
+        exception,
+        message,
+        log or end.log,
+        _memory_mb(quantum) or end.memory_mb,
+        partition_of(quantum["data_id"]),
+        end.node,
     )
 
 
@@ -204,12 +220,14 @@ def _memory_mb(quantum: Mapping[str, Any]) -> float:
     return max(used, default=0.0) / _BYTES_PER_MB
 
 
-def _cause(quantum: Mapping[str, Any], log: str) -> tuple[str, str]:
+def _cause(quantum: Mapping[str, Any], log: str, end: JobEnd) -> tuple[str, str]:
     exception = quantum["exception"]
     if exception is not None:
         return exception.type_name, _first_line(exception.message)
     if quantum["status"] not in _FAILED:
         return NO_RECORDS, "the graph doesn't say where the inputs are: nothing was done; build it anew"
+    if end.ending:
+        return LOST, f"{end.ending}: its job was ended before it could say more"
     if log:
         return "", "it failed without saying why; see its log"
     return LOST, "neither log nor metadata: its process was killed, or never came to it"

@@ -56,11 +56,13 @@ class QuantumFailure:
     message
         First line of its message.
     log
-        URI of the quantum's log; empty where there is none.
+        URI of the quantum's log, or of its job's where it left none; empty where there is neither.
     memory_mb
-        Largest resident size of its process at its end; 0 where it isn't known.
+        Largest resident size of its process at its end, or of its job; 0 where it isn't known.
     partition
         The partition that its data ID is in; empty where it doesn't say.
+    node
+        Where it ran; empty where the batch system doesn't tell.
     """
 
     task: str
@@ -70,6 +72,7 @@ class QuantumFailure:
     log: str
     memory_mb: float = 0.0
     partition: str = ""
+    node: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -258,8 +258,20 @@ def describe(judgements: Iterable[Judgement]) -> list[str]:
 
 def _example(failure: QuantumFailure) -> str:
     data_id = ", ".join(f"{key}={value}" for key, value in failure.data_id.items())
+    return f"{data_id}{place_of(failure)}, log {failure.log or 'none'}"
+
+
+def place_of(failure: QuantumFailure) -> str:
+    """Say where a quantum failed and with how much memory, as far as that is known, after a comma.
+
+    Parameters
+    ----------
+    failure
+        What failed.
+    """
+    node = f", on {failure.node}" if failure.node else ""
     memory = f", {failure.memory_mb:.0f} MB" if failure.memory_mb else ""
-    return f"{data_id}{memory}, log {failure.log or 'none'}"
+    return node + memory
 
 
 def _said(action: Action, memory_mb: int | None) -> str:
@@ -299,6 +311,8 @@ def cases_of(request: StepRequest, judgements: Iterable[Judgement], run_id: str)
             action=decision.action.value,
             policy=decision.policy,
             memory_mb=decision.memory_mb,
+            node=failure.node or None,
+            used_mb=round(failure.memory_mb, 1) or None,
         )
         for failure, decision in ((each.failure, each.decision) for each in judgements)
     ]

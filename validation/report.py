@@ -41,6 +41,8 @@ class FailedQuantum:
     exception: str
     message: str
     log: str = ""
+    node: str = ""
+    memory_mb: str = ""
 
 
 @dataclass(frozen=True)
@@ -263,13 +265,13 @@ def _failures(failures: Sequence[FailedQuantum]) -> list[Content]:
     if not failures:
         return [element("p", "None.")]
     rows = [
-        (f.task, f.data_id, f.exception, f.message, link("log", f.log) if f.log else "")
+        (f.task, f.data_id, f.exception, f.message, f.node, f.memory_mb, link("log", f.log) if f.log else "")
         for f in failures[:FAILURES_SHOWN]
     ]
     content: list[Content] = [element("p", f"{len(failures):,} in all.")]
     if len(rows) < len(failures):
         content.append(element("p", f"The first {len(rows)} are listed.", class_="faint"))
-    return [*content, table(("task", "data ID", "exception", "message", "log"), rows, message=3)]
+    return [*content, table(("task", "data ID", "exception", "message", "node", "memory (MB)", "log"), rows, message=3)]
 
 
 def _products(report: Report) -> list[Content]:

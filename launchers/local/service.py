@@ -11,12 +11,14 @@ from __future__ import annotations
 import contextlib
 import getpass
 import os
+import platform
 import re
 import signal
 import sys
 import time
+import uuid
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +32,8 @@ from lsst.ctrl.bps import (
     WmsStates,
 )
 
-from launchers.local.driver import end_groups, job_log
+from launchers.job_ends import OUT_OF_TIME, JobEnd, by_quantum, log_url
+from launchers.local.driver import end_groups, job_log, job_script
 from launchers.local.jobs import Job, JobState, Plan
 from launchers.local.store import JobStore
 from launchers.local.workflow import LocalWorkflow
@@ -155,6 +158,18 @@ class LocalService(BaseWmsService):
             store.write_jobs(Plan(store.read_jobs()).cancel(), {"ended_at": time.time()})
         return True, ""
 
+    def job_ends(self, wms_workflow_id: str, quanta: Collection[uuid.UUID]) -> dict[uuid.UUID, JobEnd]:
+        """Tell how the jobs ended that some quanta were in, as far as they did not succeed."""
+        store = JobStore(Path(wms_workflow_id).absolute())
+        took_s = store.read_durations()
+        bad = (job for job in store.read_jobs() if job.state in {JobState.FAILED, JobState.DELETED})
+        ends = (
+            (job_script(store.submit_path, job.name), _job_end(store, job, took_s.get(job.name, 0.0)))
+            for job in bad
+            if not job.is_final
+        )
+        return by_quantum(quanta, ends)
+
     def run_submission_checks(self) -> None:
         """Nothing outside this machine is needed to submit."""
 
@@ -274,6 +289,12 @@ def _specific_info(store: JobStore, state: WmsStates, jobs: list[Job]) -> WmsSpe
     if state is WmsStates.HELD:
         info.add_message("{held}", held=_held_message(store))
     return info
+
+
+def _job_end(store: JobStore, job: Job, took_s: float) -> JobEnd:
+    is_late = job.state is JobState.FAILED and job.walltime_s is not None and took_s >= job.walltime_s
+    log = log_url(job_log(store.submit_path, job.name, job.attempt))
+    return JobEnd(OUT_OF_TIME if is_late else "", platform.node(), log=log)
 
 
 def _quanta_in_log(log: Path) -> tuple[int, int]:

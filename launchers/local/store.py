@@ -94,6 +94,12 @@ class JobStore:
             rows = database.execute("SELECT name, process, started_at FROM job WHERE state = 'RUNNING'").fetchall()
         return {name: RunningJob(ProcessIdentity.parse(p) if p else None, started or 0.0) for name, p, started in rows}
 
+    def read_durations(self) -> dict[str, float]:
+        """Read how long the last attempt of each job took that is over (s)."""
+        with self._transaction() as database:
+            rows = database.execute("SELECT name, ended_at - started_at FROM job WHERE ended_at >= started_at")
+            return dict(rows.fetchall())
+
     def write_jobs(self, jobs: Iterable[Job], facts: Mapping[str, Any] | None = None) -> None:
         """Write what has changed of the jobs, and perhaps of the workflow, together."""
         now = time.time()

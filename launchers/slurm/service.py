@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
+import uuid
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from lsst.ctrl.bps import BaseWmsService, BpsConfig, GenericWorkflow, WmsRunReport, WmsStates
 
+from launchers.job_ends import JobEnd
 from launchers.slurm.checks import check_requests, largest_memory, unknown_limits
 from launchers.slurm.commands import Slurm, user_name
 from launchers.slurm.conductor import Conductor
@@ -26,6 +28,7 @@ from launchers.slurm.oneline import in_one_line
 from launchers.slurm.queue import Queue
 from launchers.slurm.report import Standing, held_message, report_of, standing
 from launchers.slurm.store import JobStore
+from launchers.slurm.told import job_ends
 from launchers.slurm.workflow import SlurmWorkflow, dispatcher_script, folder_fault
 from resources.errors import OperatorError, Retriable
 
@@ -204,6 +207,12 @@ class SlurmService(BaseWmsService):
         return (True, "") if _is_over(store) else (False, "its jobs are cancelled, but its dispatcher hasn't said so")
 
     @in_one_line
+    def job_ends(self, wms_workflow_id: str, quanta: Collection[uuid.UUID]) -> dict[uuid.UUID, JobEnd]:
+        """Tell how the jobs ended that some quanta were in, as far as they did not succeed."""
+        store = _store(wms_workflow_id)
+        return {} if store is None else job_ends(store, quanta)
+
+    @in_one_line
     def run_submission_checks(self) -> None:
         """Look whether Slurm takes jobs.
 
@@ -238,6 +247,9 @@ class _Queues:
 
 def _standing(store: JobStore, queues: _Queues) -> Standing:
     plan, facts = store.read()
+    if not facts.get("ended_at") and store.takes_no_more:
+        # Whoever conducts it has nowhere to say so.
+        facts["trouble"] = "its submit folder is full or read-only, and nothing goes on before that is mended"
     # What Slurm says can't change one that is over, or was never begun.
     queue = queues.of(facts["user"]) if "submitting_at" in facts and not facts.get("ended_at") else None
     return standing(store.submit_path, plan, facts, queue, is_cancelled=store.is_cancelled)

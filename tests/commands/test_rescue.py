@@ -1,5 +1,7 @@
 """`drp rescue` and `drp quarantine`, and the job behind the UI's button, on a release of toys."""
 
+import csv
+import platform
 import sys
 from collections.abc import Iterator
 from contextlib import closing
@@ -118,6 +120,11 @@ def world(monkeypatch, tmp_path) -> Iterator[World]:
     warm.stop(tmp_path / "warm")
 
 
+def _failed_quanta(site: Site) -> Path:
+    (table,) = (site.reports / "toy" / "failed-quanta").glob("*.csv")
+    return table
+
+
 def said(*arguments: str) -> str:
     result = CliRunner(env={"COLUMNS": "250"}).invoke(app, list(arguments), catch_exceptions=False)
     return " ".join(result.output.split())
@@ -135,7 +142,13 @@ def test_the_command_tells_what_failed_by_cause_and_the_button_does_it_again(wor
     with pytest.raises(Rejected, match=r"toy step1: nothing was submitted for 20261102; submitted were: 20261101"):
         said("rescue", "toy", "step1", "20261102")
     assert "nothing is left to rescue for that cause" in said("rescue", "toy", "step1", "--cause", "MemoryError")
-    assert "ignore" in said("rescue", "toy", "step1", "--show")
+    shown = said("rescue", "toy", "step1", "--show")
+    for there in ("ignore", platform.node(), "memory (MB)", "file://"):
+        assert there in shown
+    with _failed_quanta(world.site).open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["node"] for row in rows] == [platform.node()] * 2
+    assert all(int(row["memory_mb"]) > 50 for row in rows)
 
     launch = create_autospec(backfill.launch_backfill, return_value="abcd")
     monkeypatch.setattr(rescue, "launch_backfill", launch)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -135,6 +136,7 @@ def test_a_failed_quantum_blocks_its_descendants_alone_and_is_named_with_its_cau
     assert failure.task == "double"
     assert failure.data_id == {"instrument": "ToyCam", "exposure": int(FIRST), "detector": 1}
     assert (failure.exception, failure.message) == ("toy_tasks.EvilData", "this exposure is evil")
+    assert failure.node == platform.node()
     assert Path(failure.log.removeprefix("file://")).exists()
 
 
@@ -152,6 +154,9 @@ def test_a_quantum_that_kills_its_process_is_tried_again_and_then_said_to_be_los
 
     lost = [failure for failure in outcome.failures if failure.exception == LOST]
     assert any(failure.data_id.get("exposure") == int(FIRST) for failure in lost)
+    # The quantum has left no log, but its job has.
+    assert all(failure.node == platform.node() for failure in lost)
+    assert all(Path(failure.log.removeprefix("file://")).is_file() for failure in lost)
     assert outcome.worked
     jobs = store_of(request).read_jobs()
     assert sorted(job.attempt for job in jobs if not job.is_final) == [1, 2]
@@ -306,6 +311,8 @@ def test_a_job_that_takes_too_long_is_ended(request_for):
 
     assert not outcome.complete
     assert outcome.worked
+    assert {failure.exception for failure in outcome.failures} == {LOST}
+    assert all(failure.message.startswith("out of time: ") for failure in outcome.failures)
 
 
 def test_an_empty_graph_names_the_input_that_is_missing_for_these_data(request_for):

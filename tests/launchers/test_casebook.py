@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from sqlalchemy import create_engine, text
 
 from launchers.casebook import Case, Casebook
 
@@ -26,12 +27,27 @@ def case(submission: str = "dr1_step1a_x_1", detector: int = 1, **changes) -> Ca
 
 def test_a_decision_is_kept_as_it_was_made(url: str) -> None:
     book = Casebook(url)
-    book.note([case(memory_mb=4096)])
+    book.note([case(memory_mb=4096, node="n1", used_mb=2047.6)])
     (kept,) = book.cases("dr1")
+    assert (kept.node, kept.used_mb) == ("n1", 2047.6)
     assert kept.data_id == {"detector": 1}
     assert kept.memory_mb == 4096
     assert kept.noted_at is not None
     assert datetime.now(UTC) - kept.noted_at < timedelta(minutes=5)
+
+
+def test_a_book_that_knew_no_nodes_is_gone_on_with(url: str) -> None:
+    book = Casebook(url)
+    book.note([case("old", node="n1")])
+    with create_engine(url).begin() as connection:
+        for column in ("node", "used_mb"):
+            connection.execute(text(f"ALTER TABLE failure_cases DROP COLUMN {column}"))
+    book.close()
+
+    again = Casebook(url)
+    again.note([case("new", node="n2")])
+
+    assert [(each.submission, each.node) for each in again.cases("dr1")] == [("new", "n2"), ("old", None)]
 
 
 def test_a_run_that_resumes_notes_nothing_twice(url: str) -> None:

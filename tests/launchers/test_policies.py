@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -159,8 +160,16 @@ def test_decisions_are_told_by_cause() -> None:
     ]
 
 
+def test_a_causes_example_says_on_which_node_and_with_how_much_memory() -> None:
+    failed = dataclasses.replace(failure(), node="n1", memory_mb=2047.6)
+    (line,) = describe([Judgement(failed, Decision(Action.RETRY, "p"))])
+    assert line.endswith("such as exposure=7, detector=1, on n1, 2048 MB, log s3://log")
+
+
 def test_the_casebook_gets_what_failed_why_and_what_is_done() -> None:
-    (case,) = cases_of(request(), [judged(Action.MORE_MEMORY, 99)], "run")
+    failed = dataclasses.replace(failure(), node="n1", memory_mb=2047.6)
+    (case,) = cases_of(request(), [Judgement(failed, Decision(Action.MORE_MEMORY, "p", 99))], "run")
+    assert (case.node, case.used_mb) == ("n1", 2047.6)
     assert (case.release, case.submission, case.action, case.memory_mb, case.log) == (
         "dr1",
         KEY.name,
