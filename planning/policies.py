@@ -141,6 +141,18 @@ DEFAULTS: tuple[FailurePolicy, ...] = (
         action=Action.MORE_MEMORY,
         attempts=3,
     ),
+    FailurePolicy(
+        name="out of memory", exception=rf"{LOST}$", message="^out of memory", action=Action.MORE_MEMORY, attempts=3
+    ),
+    # It may hang for ever, and then it takes a node's time for nothing each time.
+    FailurePolicy(name="out of time", exception=rf"{LOST}$", message="^out of time", action=Action.HOLD),
+    FailurePolicy(
+        name="lost with its node",
+        exception=rf"{LOST}$",
+        message="^(lost with (its )?node|preempted)",
+        action=Action.RETRY,
+        attempts=3,
+    ),
     # A quantum that left neither log nor metadata was killed with its process, most often for its memory.
     FailurePolicy(name="lost", exception=rf"{LOST}$", action=Action.MORE_MEMORY, attempts=3),
     FailurePolicy(
@@ -156,8 +168,8 @@ DEFAULTS: tuple[FailurePolicy, ...] = (
         action=Action.HOLD,
     ),
 )
-"""What holds after the release's own policies: memory and connections again, what no data can cause held; the rest is
-listed, and doesn't keep a night from going on."""
+"""What holds after the release's own policies: memory, nodes and connections again, what hangs and what no data can
+cause held; the rest is listed, and doesn't keep a night from going on."""
 
 
 def decide(

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from launchers import outcome
+from launchers import job_ends, outcome
 from planning import policies
 from planning.policies import Action, Decision, Failure, FailurePolicy, decide, memory_by_task
 from planning.release import read_release
@@ -77,6 +77,19 @@ def test_a_failure_that_nothing_is_said_of_is_listed_and_no_more() -> None:
 )
 def test_defaults_suit_what_goes_wrong_most_often(exception: str, action: Action) -> None:
     assert decided(Failure("isr", exception, "")).action is action
+
+
+@pytest.mark.parametrize(
+    ("ending", "decision"),
+    [
+        (job_ends.OUT_OF_MEMORY, Decision(Action.MORE_MEMORY, "out of memory", 4096)),
+        (job_ends.OUT_OF_TIME, Decision(Action.HOLD, "out of time")),
+        (f"{job_ends.LOST_WITH_NODE} node n1", Decision(Action.RETRY, "lost with its node")),
+        ("lost without a trace", Decision(Action.MORE_MEMORY, "lost", 4096)),
+    ],
+)
+def test_what_ended_its_job_says_what_is_done_about_a_lost_quantum(ending: str, decision: Decision) -> None:
+    assert decided(Failure("isr", outcome.LOST, f"{ending}: its job was ended before it could say more")) == decision
 
 
 def test_a_release_can_overrule_the_defaults() -> None:
