@@ -32,7 +32,11 @@ COMMENT = "bps.dispatcher"
 NOTICE_S = 60
 """How long before its time limit a dispatcher is told."""
 
+REST_S = 30.0
+"""How long a workflow is left alone whose folder is full, or can't be read."""
+
 _LOOK_S = 0.25
+_IDLE_S = 1.0
 _HURRY = 10.0
 """How much more often than usual Slurm is asked when something has to be explained."""
 
@@ -81,6 +85,7 @@ class Dispatcher:
         self._locks: dict[str, contextlib.ExitStack] = {}
         self._conductors: dict[str, Conductor] = {}
         self._waiting: dict[str, Queued] = {}
+        self._rests_until: dict[str, float] = {}
         self._asked_at = float("-inf")
         self._told: signal.Signals | None = None
 
@@ -88,20 +93,25 @@ class Dispatcher:
         """Conduct."""
         for number in (signal.SIGTERM, signal.SIGUSR1):
             signal.signal(number, self._be_told)
-        self._take(str(self._own))
         while self._told is None and self._has_work:
-            if self._is_time_to_ask:
-                self._ask()
-            for folder, conductor in list(self._conductors.items()):
-                conductor.look()
-                conductor.act()
-                if conductor.is_over:
-                    self._leave(folder)
+            self.turn()
             time.sleep(_LOOK_S)
         for folder in list(self._conductors):
             self._leave(folder)
         if self._told is signal.SIGUSR1:
             self._slurm.requeue(os.environ["SLURM_JOB_ID"])
+
+    def turn(self) -> None:
+        """Look at every workflow once; one that can't be looked at halts no other."""
+        if self._is_time_to_ask:
+            self._ask()
+        for folder, conductor in list(self._conductors.items()):
+            with self._bearing(folder):
+                conductor.look()
+                conductor.act()
+                if conductor.is_over:
+                    self._leave(folder)
+                    self._call_off(folder)
 
     @property
     def _has_work(self) -> bool:
@@ -110,7 +120,7 @@ class Dispatcher:
     @property
     def _is_time_to_ask(self) -> bool:
         conductors = self._conductors.values()
-        pace_s = min((conductor.poll_s for conductor in conductors), default=_LOOK_S)
+        pace_s = min((conductor.poll_s for conductor in conductors), default=_IDLE_S)
         if any(conductor.wants_queue for conductor in conductors):
             pace_s /= _HURRY
         return time.monotonic() - self._asked_at >= pace_s
@@ -119,21 +129,35 @@ class Dispatcher:
         try:
             queue = self._slurm.queue(user_name())
         except OperatorError as error:
-            print(error, flush=True)
+            _say(str(error))
             return
         finally:
             self._asked_at = time.monotonic()
         self._waiting = dispatchers(queue)
         for folder in {str(self._own), *self._waiting}:
-            self._take(folder)
-        for conductor in self._conductors.values():
-            conductor.look()
-            conductor.reconcile(queue)
+            with self._bearing(folder):
+                self._take(folder)
+        for folder, conductor in list(self._conductors.items()):
+            with self._bearing(folder):
+                conductor.look()
+                conductor.reconcile(queue)
+
+    @contextlib.contextmanager
+    def _bearing(self, folder: str) -> Iterator[None]:
+        """Go on without a workflow that can't be conducted now, say so, and come back to it after a while."""
+        try:
+            yield
+        except (OSError, OperatorError) as error:
+            why = error.strerror if isinstance(error, OSError) else error
+            _say(f"{folder}: {why}; others go on, and this one is tried again in {REST_S:.0f} s")
+            self._rests_until[folder] = time.monotonic() + REST_S
+            self._leave(folder)
 
     def _take(self, folder: str) -> None:
-        """Conduct a workflow, unless somebody else does something with it, or it is over."""
+        """Conduct a workflow, unless somebody else does something with it, or it is over, or is to be left alone."""
         store = JobStore(Path(folder))
-        if folder in self._conductors or not store.exists:
+        rests = time.monotonic() < self._rests_until.get(folder, 0.0)
+        if folder in self._conductors or rests or not store.exists:
             return
         with contextlib.ExitStack() as stack:
             if not stack.enter_context(store.locked()):
@@ -145,11 +169,13 @@ class Dispatcher:
             self._locks[folder] = stack.pop_all()
 
     def _leave(self, folder: str) -> None:
-        conductor = self._conductors.pop(folder)
-        self._locks.pop(folder).close()
+        if self._conductors.pop(folder, None) is not None:
+            self._locks.pop(folder).close()
+
+    def _call_off(self, folder: str) -> None:
+        """Cancel the dispatcher of a workflow that is over, which has nothing left to come for."""
         waiting = self._waiting.pop(folder, None)
-        if conductor.is_over and waiting is not None and folder != str(self._own):
-            # It has nothing left to come for.
+        if waiting is not None and folder != str(self._own):
             with contextlib.suppress(OperatorError):
                 self._slurm.cancel([str(waiting.job)])
 
@@ -165,7 +191,16 @@ def _dispatchers(queue: Queue) -> Iterator[Queued]:
 
 def _is_over(submit_path: Path) -> bool:
     store = JobStore(submit_path)
-    return not store.exists or bool(store.read_facts().get("ended_at"))
+    try:
+        return not store.exists or bool(store.read_facts().get("ended_at"))
+    except OSError:
+        return False
+
+
+def _say(line: str) -> None:
+    # The log is in a submit folder too, which may be the very one that is full.
+    with contextlib.suppress(OSError):
+        print(line, flush=True)
 
 
 def main() -> None:

@@ -65,6 +65,12 @@ class JobStore:
         return self._workflow.exists()
 
     @property
+    def takes_no_more(self) -> bool:
+        """Whether the folder's file system is full or read-only, so that nothing can be written down."""
+        system = os.statvfs(self.submit_path)
+        return system.f_bavail == 0 or bool(system.f_flag & os.ST_RDONLY)
+
+    @property
     def element_script(self) -> Path:
         """What every element runs."""
         return self.submit_path / "element.sh"

@@ -1,0 +1,131 @@
+"""One dispatcher and several workflows, on a Slurm that has nothing to say but where their own dispatchers wait."""
+
+from __future__ import annotations
+
+import errno
+import io
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from launchers.slurm import dispatcher as dispatcher_module
+from launchers.slurm.dispatcher import COMMENT, JOB_NAME, Dispatcher
+from launchers.slurm.jobs import Element, Job, Plan, Request
+from launchers.slurm.queue import Queue, Queued
+from launchers.slurm.store import JobStore
+from resources.errors import Retriable
+
+FACTS = {"name": "w", "user": "me", "poll_s": 0.0, "most_jobs": None, "dispatcher": [], "array_size": 1000}
+
+
+class QuietSlurm:
+    """Has the dispatchers of some folders in its queue, and takes whatever it is given."""
+
+    job_limit = 1000
+
+    def __init__(self) -> None:
+        self.folders: list[Path] = []
+        self.cancelled: list[str] = []
+
+    def queue(self, user: str) -> Queue:
+        waiting = [
+            Queued(number, Element(number, 0), "PENDING", name=JOB_NAME, comment=COMMENT, folder=str(folder))
+            for number, folder in enumerate(self.folders, start=1)
+        ]
+        return Queue({queued.element: queued for queued in waiting})
+
+    def accounts(self, names: object) -> dict[Element, object]:
+        return {}
+
+    def submit(self, options: object, script: object) -> int:
+        raise Retriable("Slurm doesn't answer")
+
+    def cancel_elements(self, elements: object) -> None: ...
+
+    def cancel(self, names: list[str]) -> None:
+        self.cancelled += names
+
+
+class FullLog(io.StringIO):
+    """A log on a disk without room."""
+
+    def flush(self) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.fixture
+def slurm(monkeypatch: pytest.MonkeyPatch) -> QuietSlurm:
+    found = QuietSlurm()
+    conduct = dispatcher_module.Conductor
+    monkeypatch.setattr(dispatcher_module, "Conductor", lambda store: conduct(store, found))  # type: ignore[arg-type]
+    return found
+
+
+@pytest.fixture
+def workflow(slurm: QuietSlurm, tmp_path: Path) -> Callable[[str], JobStore]:
+    """Make a workflow that is over as soon as somebody looks at it."""
+
+    def make(name: str) -> JobStore:
+        store = JobStore(tmp_path / name)
+        store.create(Plan([Job("gate", "gate", has_command=False)], [Request("gate")]), ["true\n"], FACTS)
+        slurm.folders.append(store.submit_path)
+        return store
+
+    return make
+
+
+def is_over(store: JobStore) -> bool:
+    return bool(store.read_facts().get("ended_at"))
+
+
+def spoil(store: JobStore) -> None:
+    (store.submit_path / "ended").rmdir()
+
+
+def mend(store: JobStore) -> None:
+    (store.submit_path / "ended").mkdir()
+
+
+@pytest.mark.parametrize("own", ["broken", "sound"])
+def test_a_folder_that_cannot_be_used_halts_no_other_workflow(slurm, workflow, capsys, own):
+    broken, sound = workflow("broken"), workflow("sound")
+    spoil(broken)
+    dispatcher = Dispatcher({"broken": broken, "sound": sound}[own].submit_path, slurm)
+
+    dispatcher.turn()
+
+    assert is_over(sound)
+    assert not is_over(broken)
+    assert f"{broken.submit_path}: No such file or directory" in capsys.readouterr().out
+    assert "1" not in slurm.cancelled
+
+
+def test_a_workflow_that_was_left_is_gone_on_with_after_a_while(slurm, workflow, monkeypatch):
+    broken = workflow("broken")
+    spoil(broken)
+    dispatcher = Dispatcher(broken.submit_path, slurm)
+    dispatcher.turn()
+    mend(broken)
+    monkeypatch.setattr(dispatcher_module, "_IDLE_S", 0.0)
+
+    dispatcher.turn()
+    assert not is_over(broken)
+    with broken.locked() as mine:
+        assert mine
+    now = time.monotonic() + dispatcher_module.REST_S
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    dispatcher.turn()
+
+    assert is_over(broken)
+
+
+def test_a_log_that_takes_nothing_halts_nobody(slurm, workflow, monkeypatch):
+    broken, sound = workflow("broken"), workflow("sound")
+    spoil(broken)
+    monkeypatch.setattr("sys.stdout", FullLog())
+
+    Dispatcher(broken.submit_path, slurm).turn()
+
+    assert is_over(sound)
