@@ -143,7 +143,7 @@ class ApacheKafka(LoopbackServer):
             return
         shutil.rmtree(data, ignore_errors=True)
         identity = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-        arguments = ["format", "--cluster-id", identity, "--config", str(self.configuration)]
+        arguments = ["format", f"--cluster-id={identity}", "--config", str(self.configuration)]
         command = java_command(self, "kafka.tools.StorageTool", arguments, heap_mb=64)
         done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=self.folder)
         if done.returncode:

@@ -70,7 +70,7 @@ class DeployedBroker(ApacheKafka):
         if (self.folder / "data" / "meta.properties").exists():
             return
         identity = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-        arguments = ["format", "--cluster-id", identity, "--config", str(self.configuration)]
+        arguments = ["format", f"--cluster-id={identity}", "--config", str(self.configuration)]
         command = java_command(self, "kafka.tools.StorageTool", arguments, heap_mb=64)
         done = subprocess.run(
             command, env={**os.environ, **self.environment()}, capture_output=True, text=True, check=False
