@@ -14,6 +14,7 @@ from dagster._core.definitions.asset_checks.asset_check_evaluation import (
     AssetCheckEvaluationTargetMaterializationData,
 )
 
+from launchers.folders import folder_fault, is_folder_fault
 from resources.errors import OperatorError, Retriable
 
 
@@ -121,11 +122,15 @@ def _latest_materialization(
 
 @contextmanager
 def one_line_failures() -> Iterator[None]:
-    """Let an operator's error end the run with its one line, and be retried only where that can help."""
+    """Let an operator's error, or a full disk, end the run with one line; it is retried only where that can help."""
     try:
         yield
     except OperatorError as error:
         raise dg.Failure(str(error), allow_retries=isinstance(error, Retriable)) from None
+    except OSError as error:
+        if not is_folder_fault(error):
+            raise
+        raise dg.Failure(str(folder_fault(error, "the site's folders")), allow_retries=False) from error
 
 
 def output_for(check: dg.AssetCheckKey) -> dg.Output[None]:

@@ -17,6 +17,7 @@ from drp_assets.events import log_check, log_materialization, recorded_metadata
 from drp_assets.keys import COMPLETE, ProductAsset
 from drp_assets.pictures import link
 from launchers.attempts import Attempt, attempts_of, current_work
+from launchers.folders import writing
 from launchers.outcome import DatasetCount, Outcome, QuantumFailure
 from launchers.policies import place_of
 from planning.release import Release
@@ -89,13 +90,13 @@ def write_failures(path: Path, failures: Sequence[QuantumFailure]) -> Path:
     failures
         One row each.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["task", "data_id", "exception", "message", "node", "memory_mb", "log", _PARTITION])
-        writer.writerows(
-            [f.task, _data_id(f), f.exception, f.message, f.node, _memory(f), f.log, f.partition] for f in failures
-        )
+    rows = [[f.task, _data_id(f), f.exception, f.message, f.node, _memory(f), f.log, f.partition] for f in failures]
+    with writing(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(["task", "data_id", "exception", "message", "node", "memory_mb", "log", _PARTITION])
+            writer.writerows(rows)
     return path
 
 

@@ -25,6 +25,7 @@ from lsst.ctrl.bps.submit import submit as submit_to_wms
 from lsst.utils import doImportType
 
 import launchers.zip_seek  # noqa: F401
+from launchers.folders import is_folder_fault, writing
 from launchers.graph import GraphSummary, has_datastore_records
 from launchers.processes import exclusive
 from launchers.submission import StepRequest
@@ -95,11 +96,11 @@ def submit(request: StepRequest, graph: GraphSummary) -> Handle:
     resources.errors.Rejected
         The graph cannot be executed, or BPS doesn't accept the configuration.
     resources.errors.SiteFault
-        The service cannot be used.
+        The service cannot be used, or the submission's folder can't be written to.
     resources.errors.Retriable
         Somebody else is submitting the same, or the service refused for the moment.
     """
-    with exclusive(request.folder / "submit.lock", wait_s=60.0) as lock:
+    with writing(request.folder), exclusive(request.folder / "submit.lock", wait_s=60.0) as lock:
         if lock is None:
             raise Retriable("somebody else is submitting it", request.key.name, "try again in a minute")
         found = find(request.folder)
@@ -130,11 +131,15 @@ def _submit(request: StepRequest, graph: GraphSummary) -> Handle:
                 f"the WMS service cannot be used: {error}", service_class, "see the site profile"
             ) from error
         except (KeyError, ValueError, RuntimeError, OSError) as error:
+            if isinstance(error, OSError) and is_folder_fault(error):
+                raise
             raise Rejected(f"BPS cannot prepare it: {error}", str(config_file), "see the BPS settings") from error
         _record(request.folder, intention)
         try:
             submitted = submit_to_wms(config, workflow)
         except (RuntimeError, OSError) as error:
+            if isinstance(error, OSError) and is_folder_fault(error):
+                raise
             raise Retriable(f"the batch system did not take it: {error}", service_class, "try again") from error
     handle = Handle(service_class, str((submitted or workflow).run_id), request.key.name, str(request.submit_path))
     _record(request.folder, handle)

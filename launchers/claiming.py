@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from launchers.attempts import CLAIM_FILE, KEY_FILE, Attempt, attempts_of
+from launchers.folders import writing
 from launchers.processes import exclusive
 from launchers.submission import SubmissionKey
 from resources.errors import Rejected, Retriable
@@ -82,12 +83,13 @@ def claim_attempt(
     ------
     resources.errors.Rejected
         Another run is at it, or what it has submitted still runs and does something else.
+    resources.errors.SiteFault
+        The folder can't be made.
     """
     others = others or Others()
     release = submissions / first.release
-    release.mkdir(parents=True, exist_ok=True)
     # Of two runs that come at once one takes over, and the other one finds it alive.
-    with exclusive(release / f"{first.work}.claim", wait_s=_LOCK_S) as lock:
+    with writing(release), exclusive(release / f"{first.work}.claim", wait_s=_LOCK_S) as lock:
         if lock is None:
             raise Retriable("another run is claiming it", first.work, "try again in a minute")
         attempts = [

@@ -26,6 +26,7 @@ from lsst.pipe.base.quantum_graph import PredictedQuantumGraph, PredictedQuantum
 from lsst.pipe.base.quantum_graph_builder import QuantumGraphBuilderError
 
 import launchers.zip_seek  # noqa: F401
+from launchers.folders import writing
 from launchers.selection import SelectingGraphBuilder
 from launchers.submission import StepRequest
 from resources.butler import existing
@@ -65,6 +66,8 @@ def build_graph(request: StepRequest) -> GraphSummary:
     resources.errors.Rejected
         The pipeline cannot be read, the query makes no sense, or the graph is empty: then the likely reason is named.
         It is `NothingLeft` where there is nothing wrong with that.
+    resources.errors.SiteFault
+        The submission's folder can't be written to.
     """
     pipeline_graph = _read_pipeline(request)
     with Butler.from_config(request.butler, writeable=False) as butler:
@@ -72,8 +75,9 @@ def build_graph(request: StepRequest) -> GraphSummary:
     quanta = {label: count for label, count in components.header.n_task_quanta.items() if count}
     if not quanta:
         raise _why_empty(request, pipeline_graph)
-    request.folder.mkdir(parents=True, exist_ok=True)
-    components.write(str(request.graph_path))
+    with writing(request.folder):
+        request.folder.mkdir(parents=True, exist_ok=True)
+        components.write(str(request.graph_path))
     if not request.bps.get("payload", {}).get("runInit", False):
         prepare_run(request.butler, components)
     return GraphSummary(request.graph_path, quanta)

@@ -12,7 +12,7 @@ import os
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -286,9 +286,10 @@ def in_turn(context: reattach.StepContext, path: Path, what: str, tell_every_s: 
     while True:
         with exclusive(path, wait_s=tell_every_s) as lock:
             if lock is not None:
-                lock.truncate(0)
-                lock.write(f"run {context.run_id}, process {os.getpid()} on {socket.gethostname()}".encode())
-                lock.flush()
+                with suppress(OSError):  # a full disk holds no name, and the lock holds without one
+                    lock.truncate(0)
+                    lock.write(f"run {context.run_id}, process {os.getpid()} on {socket.gethostname()}".encode())
+                    lock.flush()
                 yield
                 return
         holder = path.read_text(errors="replace")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import platform
@@ -31,7 +32,7 @@ from launchers.local.store import JobStore  # noqa: E402
 from launchers.outcome import LOST, NO_RECORDS, Outcome, TaskOutcome  # noqa: E402
 from launchers.processes import ProcessIdentity  # noqa: E402
 from launchers.submission import StepRequest, SubmissionKey  # noqa: E402
-from resources.errors import Rejected  # noqa: E402
+from resources.errors import Rejected, SiteFault  # noqa: E402
 
 pytestmark = pytest.mark.integration
 
@@ -352,6 +353,28 @@ def test_bad_input_is_said_in_one_line_before_anything_is_submitted(request_for,
     assert complaint in str(caught.value)
     assert "\n" not in str(caught.value)
     assert not request.submit_path.exists()
+
+
+@pytest.mark.parametrize("kept", ["nothing", "the graph"])
+def test_a_full_folder_is_said_in_one_line_and_leaves_nothing_running(request_for, tmp_path, kept):
+    request = request_for("full/submission")
+    folder = tmp_path / "full"
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)], check=True)
+    try:
+        graph = build_graph(request) if kept == "the graph" else None
+        with contextlib.suppress(OSError), (folder / "ballast").open("wb", buffering=0) as ballast:
+            while True:
+                ballast.write(bytes(4096))
+
+        with pytest.raises(SiteFault) as refused:
+            bps.submit(request, graph or build_graph(request))
+
+        assert "there is no space left" in str(refused.value)
+        assert str(request.folder) in str(refused.value)
+        assert bps.find(request.folder) is None
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 def test_a_rescue_does_what_failed_and_nothing_else(request_for):
