@@ -467,8 +467,8 @@ def test_a_submit_folder_that_got_full_or_read_only_is_said_so_and_nothing_is_su
         assert not slurm.client("squeue", "--noheader")
 
 
-def test_a_submit_folder_that_got_full_meanwhile_is_gone_on_with_when_there_is_room(slurm, tmp_path):
-    folder = tmp_path / "w"
+def test_a_submit_folder_that_got_full_halts_no_other_workflow_and_is_gone_on_with_when_there_is_room(slurm, tmp_path):
+    folder, other = tmp_path / "w", tmp_path / "other"
     # So many that the record of their ends needs room that isn't there.
     jobs = [job(folder, f"isr_{n}", f"until [ -e {folder}/go ]; do sleep 0.2; done") for n in range(60)]
     jobs += [job(folder, f"cal_{n}") for n in range(60)]
@@ -477,13 +477,15 @@ def test_a_submit_folder_that_got_full_meanwhile_is_gone_on_with_when_there_is_r
         wait_until(lambda: times(folder, "began").total() and "RUNNING" in dispatcher_states(slurm))
         ballast = fill(folder / "submit")
         (folder / "go").touch()
-        wait_until(lambda: SlurmService({}).get_status(wms_id)[0] is WmsStates.HELD)
-        ballast.unlink()
+        wait_until(lambda: times(folder, "ended").total())
 
-        assert SlurmService({}).resume(wms_id)
+        assert end_of(submit(other, job(other, "isr_0"))).state is WmsStates.SUCCEEDED
+        assert "its submit folder is full" in str(report(wms_id).specific_info)
+        ballast.unlink()
 
         assert end_of(wms_id).state is WmsStates.SUCCEEDED
         assert set(times(folder, "ended")) == {each.name for each in jobs} | {"finalJob"}
+        assert "its submit folder is full" not in str(report(wms_id).specific_info)
 
 
 def test_a_log_that_cannot_be_written_is_said_so(slurm, tmp_path):
