@@ -13,8 +13,8 @@ from lsst.daf.butler.registry import ConflictingDefinitionError
 from lsst.resources import ResourcePath
 
 from arrivals.files import transfer_mode
-from arrivals.outcomes import AlreadyThere, ingest_in_bulk, is_database_trouble
-from resources.errors import Rejected, SiteFault
+from arrivals.outcomes import AlreadyThere, ingest_in_bulk, is_database_trouble, is_retriable
+from resources.errors import Rejected, Retriable, SiteFault
 
 
 def ingest_files(butler: Butler, datasets: Sequence[FileDataset]) -> dict[int, Exception]:
@@ -87,6 +87,9 @@ def _compare(file: ResourcePath, there: ResourcePath) -> Exception | None:
         same_size = file.size() == there.size()
     except FileNotFoundError:
         return Rejected(f"the Butler has this dataset from a file that is gone: {there}", str(file))
+    except Exception as error:  # neither file is ours: whatever they do to us is this row's trouble
+        why = f"the Butler has this dataset from another file, which can't be looked at: {there} ({error})"
+        return Retriable(why, str(file)) if is_retriable(error) else Rejected(why, str(file))
     if not same_size:
         return Rejected(f"the Butler has this dataset from another file of another size: {there}", str(file))
     return AlreadyThere(f"the Butler has this dataset from another file: {there}", str(file))

@@ -10,6 +10,7 @@ at their files (`arrivals.batches`), or how each kind is ingested (`arrivals.dim
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -38,7 +39,7 @@ from arrivals.garbage import only_new_objects_collected
 from arrivals.ingest_report import MAX_PROBLEMS, IngestReport, Problem
 from arrivals.ledger import Ledger
 from arrivals.obs_base import ObsBaseRawIngest, ObsBaseVisits
-from arrivals.outcomes import Outcome, is_database_trouble
+from arrivals.outcomes import Outcome, ingest_in_bulk, is_database_trouble
 from arrivals.products import ProductFile, ProductIngest
 from arrivals.raws import HeaderRawIngest, HeaderReader, IngestedRaw, RawFile, RawIngest, header_reader
 from arrivals.records import LedgerRow
@@ -48,6 +49,8 @@ from arrivals.visits import OneToOneVisits, VisitConflict, VisitDefinition
 from arrivals.zips import ZipMember, ingest_zip, member_observations, read_members
 from resources.errors import Rejected, Retriable, SiteFault
 from resources.site import ArrivalSettings
+
+_LOG = logging.getLogger(__name__)
 
 _NAMED_MEMBERS = 5
 """So many unreadable members of a zip are named in its reason."""
@@ -201,8 +204,7 @@ class _Ingest:
                     candidates.append(found)
                 else:
                     outcomes.append(Outcome.failed(row, found))
-        if candidates:
-            outcomes += ingest(candidates)
+        outcomes += self._each_by_itself_if_need_be(candidates, ingest)
         of_firsts = {outcome.row.row_id: outcome for outcome in outcomes}
         outcomes += [of_firsts[firsts[row.did].row_id].for_repetition(row) for row in repetitions]
         # Of one file announced in two ways, the first counts, unless it is the one that was wrong.
@@ -211,6 +213,20 @@ class _Ingest:
         others = [pair for pair in rivals if pair not in beaten]
         if others:
             outcomes += self._each_file_once([row for row, _ in others], [found for _, found in others], ingest)
+        return outcomes
+
+    def _each_by_itself_if_need_be(
+        self, candidates: Sequence[Candidate], ingest: Callable[[Sequence[Candidate]], Iterable[Outcome]]
+    ) -> list[Outcome]:
+        """Ingest at once; where that raises what nobody foresaw, find the files that did it."""
+        outcomes: list[Outcome] = []
+        unforeseen = ingest_in_bulk(candidates, lambda some: outcomes.extend(ingest(some)))
+        for index, error in unforeseen.items():
+            if is_database_trouble(error):
+                raise error
+            outcomes.append(Outcome.failed(candidates[index].row, error))
+        if unforeseen:  # the ledger has the reasons, but not where in the code
+            _LOG.error("%d files met an unforeseen error", len(unforeseen), exc_info=unforeseen[min(unforeseen)])
         return outcomes
 
     def _settle(self, kind: Kind, outcomes: Sequence[Outcome], settler: Executor) -> None:
@@ -299,26 +315,17 @@ class _Ingest:
         ]
 
     def _ingest_zips(self, candidates: Sequence[Candidate]) -> list[Outcome]:
-        members: dict[int, list[ZipMember]] = {}
+        ingested: dict[int, list[IngestedRaw]] = {}
+        unreadable: dict[int, str] = {}
         failed: dict[int, Exception] = {}
         for index, candidate in enumerate(candidates):
+            file = candidate.arrived.uri
             try:
-                members[index] = read_members(self._butler, candidate.arrived.uri)
+                members = read_members(self._butler, file)
+                raws = ingest_zip(self._butler, file, members, self._name, self._known)
+                ingested[index], unreadable[index] = self._with_footprints(file, raws, members)
             except Exception as error:  # the file is not ours: whatever it does to us is this row's trouble
                 failed[index] = error
-        self._known.look_up({m.exposure for some in members.values() for m in some if m.is_raw})
-        ingested: dict[int, list[IngestedRaw]] = {}
-        for index, some in members.items():
-            file = candidates[index].arrived.uri
-            try:
-                ingested[index] = ingest_zip(self._butler, file, some, self._name, self._known)
-            except Exception as error:  # likewise
-                failed[index] = error
-        unreadable: dict[int, str] = {}
-        for index, raws in ingested.items():
-            ingested[index], unreadable[index] = self._with_footprints(
-                candidates[index].arrived.uri, raws, members[index]
-            )
         remarks = self._define_visits([raw for raws in ingested.values() for raw in raws])
         outcomes = [Outcome.failed(candidates[index].row, error) for index, error in failed.items()]
         for index, raws in ingested.items():

@@ -152,7 +152,7 @@ def ingest_in_bulk[T](items: Sequence[T], ingest: Callable[[Sequence[T]], None])
 
     Raises
     ------
-    resources.errors.SiteFault
+    resources.errors.SiteFault, resources.errors.Retriable
         No member is to blame.
     """
     errors: dict[int, Exception] = {}
@@ -160,7 +160,7 @@ def ingest_in_bulk[T](items: Sequence[T], ingest: Callable[[Sequence[T]], None])
     def attempt(start: int, stop: int) -> None:
         try:
             ingest(items[start:stop])
-        except SiteFault:
+        except (SiteFault, Retriable):
             raise
         except Exception as error:  # whatever the Butler raises about untrusted files belongs to the row that caused it
             if stop - start == 1 or is_database_trouble(error):

@@ -1,10 +1,32 @@
 """Files that nobody could foresee: whatever one does to a reader or to the Butler is its own row's trouble."""
 
+import errno
+import io
+import shutil
+import zipfile
+from pathlib import Path
+
 import pytest
 
 from arrivals.states import State
+from arrivals.zips import member_observations
+from drp_tasks.instrument import SimCam
+from drp_tasks.raw_formatter import SimCamRawFormatter
+from resources.errors import Retriable
 from simulator.messages import FileKind
-from tests.arrivals.delivered import altered, announced, of_kind, receiving_site
+from tests.arrivals.delivered import DETECTORS, altered, announced, of_kind, receiving_site
+
+INDEX = "_butler_zip_index.json"
+
+
+def with_index(path: Path, old: str, new: str) -> bytes:
+    """A zip's content with another index."""
+    content = io.BytesIO()
+    with zipfile.ZipFile(path) as source, zipfile.ZipFile(content, "w") as changed:
+        for name in source.namelist():
+            member = source.read(name)
+            changed.writestr(name, member.replace(old.encode(), new.encode()) if name == INDEX else member)
+    return content.getvalue()
 
 
 @pytest.mark.parametrize(
@@ -26,3 +48,94 @@ def test_a_raw_with_a_card_that_is_no_fits_is_refused_and_its_neighbour_goes_in(
     assert site.row(good).state is State.INGESTED
     assert site.row(bad).state is State.QUARANTINED
     assert "the header" in site.row(bad).reason
+
+
+def test_a_dataset_whose_known_file_cannot_be_looked_at_is_tried_again_and_its_neighbour_goes_in(
+    delivery, tmp_path, repository
+):
+    folder = tmp_path / "rucio"
+    site = receiving_site(tmp_path, repository, folder)
+    raw, good = of_kind(delivery, FileKind.RAW)
+    site.receive(announced([altered(delivery, raw, folder, name="first/raw.fits")]))
+    site.ingest()
+    shutil.rmtree(folder / raw.scope / "first")
+    (folder / raw.scope / "first").write_text("a file where the folder was")
+    again = altered(delivery, raw, folder, name="second/raw.fits")
+    site.receive(announced([again, altered(delivery, good, folder)]))
+
+    site.ingest()
+
+    assert site.row(good).state is State.INGESTED
+    assert site.row(again).state is State.WAITING
+    assert "the Butler has this dataset from" in site.row(again).reason
+
+
+def test_a_zip_that_stops_answering_while_its_headers_are_read_is_tried_again(site, delivery, monkeypatch):
+    first, second, *_ = zips = of_kind(delivery, FileKind.ZIP)
+    site.receive(announced(of_kind(delivery, FileKind.DIMENSIONS)))
+    site.receive(announced(zips))
+
+    def stale(file, *arguments):
+        if str(file).endswith(first.name):
+            raise OSError(errno.ESTALE, "Stale file handle")
+        return member_observations(file, *arguments)
+
+    monkeypatch.setattr("arrivals.ingest.member_observations", stale)
+    site.ingest()
+
+    assert site.row(second).state is State.INGESTED
+    assert site.row(first).state is State.WAITING
+    assert "Stale file handle" in site.row(first).reason
+
+
+def test_a_zip_with_an_impossible_exposure_is_refused_and_its_neighbour_goes_in(delivery, tmp_path, repository):
+    folder = tmp_path / "rucio"
+    site = receiving_site(tmp_path, repository, folder)
+    first, second, *_ = of_kind(delivery, FileKind.ZIP)
+    impossible = with_index(delivery.path(first), "202611010000", "999999999202611010000")
+    bad = altered(delivery, first, folder, impossible, name="bad.zip")
+    good = altered(delivery, second, folder)
+    site.receive(announced([altered(delivery, file, folder) for file in of_kind(delivery, FileKind.DIMENSIONS)]))
+    site.receive(announced([bad, good]))
+
+    site.ingest()
+
+    assert site.row(good).state is State.INGESTED
+    assert site.row(bad).state is State.QUARANTINED
+    assert site.row(bad).reason
+
+
+def test_what_nobody_foresaw_of_one_file_is_that_files_trouble(site, delivery, monkeypatch, caplog):
+    raws = of_kind(delivery, FileKind.RAW)
+    bad = DETECTORS[0]
+
+    def formatter(instrument, data_id):
+        if data_id["detector"] == bad:
+            raise ZeroDivisionError("nobody thought\nof it")
+        return SimCamRawFormatter
+
+    monkeypatch.setattr(SimCam, "getRawFormatter", formatter)
+    site.receive(announced(raws))
+
+    site.ingest()
+
+    states = {site.row(raw).detector: site.row(raw) for raw in raws}
+    assert states.pop(bad).state is State.QUARANTINED
+    assert [row.state for row in states.values()] == [State.INGESTED]
+    assert "ZeroDivisionError: nobody thought of it" in site.row(raws[0]).reason + site.row(raws[1]).reason
+    assert "ZeroDivisionError" in caplog.text
+    assert "Traceback" in caplog.text
+
+
+def test_trouble_that_is_no_files_own_ends_the_turn_and_blames_no_row(site, delivery, monkeypatch):
+    raws = of_kind(delivery, FileKind.RAW)
+    site.receive(announced(raws))
+
+    def away(*arguments):
+        raise Retriable("database trouble", "ledger")
+
+    monkeypatch.setattr("arrivals.ledger.Ledger.wake", away)
+    with pytest.raises(Retriable):
+        site.ingest()
+
+    assert {site.row(raw).state for raw in raws} == {State.RECEIVED}
