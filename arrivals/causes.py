@@ -67,7 +67,11 @@ _CLASSES = (
         r"header says|data ?ID|dataset type|storage class|but this site takes| has no |not certified|neither ingested"
         r"|made no record|has no sidecar|Conflicting|Inconsistent",
     ),
-    (ReasonClass.RETRIES_EXHAUSTED, r"try again|database|OperationalError|OSError|Error: \[Errno|Timeout|timed out"),
+    (
+        ReasonClass.RETRIES_EXHAUSTED,
+        r"try again|can't be (read|looked at) now|database|OperationalError|OSError|Error: \[Errno|Timeout|timed out"
+        r"|ConnectionError|ClientError",
+    ),
 )
 _COMPILED = tuple((name, re.compile(pattern)) for name, pattern in _CLASSES)
 

@@ -88,7 +88,7 @@ def _compare(file: ResourcePath, there: ResourcePath) -> Exception | None:
     except FileNotFoundError:
         return Rejected(f"the Butler has this dataset from a file that is gone: {there}", str(file))
     except Exception as error:  # neither file is ours: whatever they do to us is this row's trouble
-        why = f"the Butler has this dataset from another file, which can't be looked at: {there} ({error})"
+        why = f"the Butler has this dataset from another file, which can't be looked at now: {there} ({error})"
         return Retriable(why, str(file)) if is_retriable(error) else Rejected(why, str(file))
     if not same_size:
         return Rejected(f"the Butler has this dataset from another file of another size: {there}", str(file))

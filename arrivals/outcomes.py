@@ -6,10 +6,12 @@ Doesn't: raising the errors, or storing the states.
 
 from __future__ import annotations
 
+import errno
 import random
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from http import HTTPStatus
 from typing import Self
 
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
@@ -31,6 +33,14 @@ CLOCK_TOLERANCE = timedelta(hours=1)
 """By so much a message's time may be ahead of the time at which it was received."""
 
 _REASON_CHARACTERS = 600
+
+_PASSING_REFUSALS = {
+    HTTPStatus.UNAUTHORIZED,
+    HTTPStatus.FORBIDDEN,
+    HTTPStatus.NOT_FOUND,
+    HTTPStatus.REQUEST_TIMEOUT,
+    HTTPStatus.TOO_MANY_REQUESTS,
+}
 
 
 class AlreadyThere(OperatorError):
@@ -123,9 +133,22 @@ class Outcome:
 
 def is_retriable(error: Exception) -> bool:
     """Whether the same call may succeed later with nothing changed."""
-    if isinstance(error, OSError):
-        return error.errno is not None  # libraries raise it without a number for files that are no good
-    return isinstance(error, Retriable) or is_database_trouble(error)
+    if isinstance(error, Retriable) or is_database_trouble(error) or _is_of_a_service(error):
+        return True
+    if isinstance(error, OSError):  # libraries raise it without a number for files that are no good
+        return error.errno not in {None, errno.ENAMETOOLONG}
+    return False
+
+
+def _is_of_a_service(error: Exception) -> bool:
+    """Whether the storage's server or the way to it is in trouble, or the site's right to read there."""
+    from botocore.exceptions import BotoCoreError, ClientError  # type: ignore[import-untyped]
+    from requests import RequestException  # as slow to import as it is seldom needed
+
+    if isinstance(error, ClientError):
+        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+        return status in _PASSING_REFUSALS or status >= HTTPStatus.INTERNAL_SERVER_ERROR
+    return isinstance(error, FileNotFoundError | TimeoutError | ConnectionError | BotoCoreError | RequestException)
 
 
 def is_database_trouble(error: Exception) -> bool:

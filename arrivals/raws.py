@@ -29,7 +29,7 @@ from arrivals.announcement import Sidecar
 from arrivals.datasets import ingest_files
 from arrivals.exposures import KnownExposures, exposure_records
 from arrivals.files import Arrived
-from arrivals.outcomes import ingest_in_bulk
+from arrivals.outcomes import ingest_in_bulk, is_retriable
 from resources.errors import OperatorError, Rejected, Retriable, SiteFault
 
 
@@ -206,6 +206,8 @@ class HeaderRawIngest:
             return error
         except Exception as error:  # the file is not ours: whatever it does to its reader is its own trouble
             why = " ".join(str(error).split()) or type(error).__name__
+            if is_retriable(error):
+                return Retriable(f"can't be read now: {why}", str(raw.file))
             return Rejected(f"the header can't be read: {why}", str(raw.file))
         announced = raw.sidecar
         if announced is None:

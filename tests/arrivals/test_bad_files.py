@@ -139,3 +139,21 @@ def test_trouble_that_is_no_files_own_ends_the_turn_and_blames_no_row(site, deli
         site.ingest()
 
     assert {site.row(raw).state for raw in raws} == {State.RECEIVED}
+
+
+def test_a_header_that_a_troubled_disk_withholds_is_read_later(site, delivery, monkeypatch):
+    raws = of_kind(delivery, FileKind.RAW)
+    site.receive(announced(raws))
+    read = SimCam.read_observation
+
+    def troubled(instrument, raw):
+        if str(raw).endswith(raws[0].name):
+            raise OSError(errno.EIO, "Input/output error")
+        return read(instrument, raw)
+
+    monkeypatch.setattr(SimCam, "read_observation", troubled)
+    site.ingest()
+
+    assert site.row(raws[1]).state is State.INGESTED
+    assert site.row(raws[0]).state is State.WAITING
+    assert "Input/output error" in site.row(raws[0]).reason

@@ -1,8 +1,10 @@
 """Errors become states by who may retry, and one bad member of a batch is found without trying all."""
 
+import errno
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from botocore.exceptions import ClientError, EndpointConnectionError
 from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy.exc import OperationalError
@@ -28,6 +30,37 @@ def test_what_waits_names_what_wakes_it_and_is_looked_at_again_later():
     assert (outcome.state, outcome.waits_for) == (State.WAITING, "exposure=1")
     assert outcome.retry_s == pytest.approx(LOOK_AGAIN_S, rel=0.3)
     assert outcome.reason == "exposure=1: waits for its dimensions"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.EIO, "Input/output error"),
+        PermissionError(errno.EACCES, "Permission denied"),
+        FileNotFoundError("no such key"),
+        TimeoutError("timed out"),
+        ConnectionResetError("by peer"),
+        EndpointConnectionError(endpoint_url="https://rgw"),
+        ClientError({"Error": {"Code": "SlowDown"}, "ResponseMetadata": {"HTTPStatusCode": 503}}, "GetObject"),
+        ClientError({"Error": {"Code": "AccessDenied"}, "ResponseMetadata": {"HTTPStatusCode": 403}}, "GetObject"),
+    ],
+    ids=repr,
+)
+def test_trouble_of_the_storage_is_no_files_fault(error):
+    assert Outcome.failed(row(), error).state is State.WAITING
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError("Header missing END card"),
+        OSError(errno.ENAMETOOLONG, "File name too long"),
+        ClientError({"Error": {"Code": "InvalidRequest"}, "ResponseMetadata": {"HTTPStatusCode": 400}}, "GetObject"),
+    ],
+    ids=repr,
+)
+def test_a_file_that_is_no_good_is_not_the_storages_fault(error):
+    assert Outcome.failed(row(), error).state is State.QUARANTINED
 
 
 @pytest.mark.parametrize(
