@@ -127,8 +127,8 @@ class ReattachingRunLauncher(RunLauncher, ConfigurableClass):
         worker = self._worker(run_id)
         if worker is not None and worker.send(signal.SIGINT):
             return True
-        self._cancel_submissions(run_id)
-        self._instance.report_run_canceled(run, message="The run's worker was gone; its submissions were cancelled.")
+        said = ["The run's worker was gone.", *self._cancel_submissions(run_id)]
+        self._instance.report_run_canceled(run, message="\n".join(said))
         return True
 
     def _start(
@@ -171,9 +171,9 @@ class ReattachingRunLauncher(RunLauncher, ConfigurableClass):
     def _log(self, run_id: str) -> Path:
         return self._state / "runs" / f"{run_id}.log"
 
-    def _cancel_submissions(self, run_id: str) -> None:
+    def _cancel_submissions(self, run_id: str) -> list[str]:
         # The middleware takes seconds to import, and a daemon seldom needs it.
-        from launchers import reattach, watch
+        from launchers import cancelling, reattach
 
-        for handle in reattach.submissions_of_run(self._instance, run_id):
-            watch.cancel(handle)
+        handles = reattach.submissions_of_run(self._instance, run_id)
+        return [cancelling.cancel_with_run(handle, run_id)[1] for handle in handles]

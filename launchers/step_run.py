@@ -21,6 +21,7 @@ import dagster as dg
 from launchers import bps, policies, reattach, watch
 from launchers.attempts import attempts_before
 from launchers.bps import Handle
+from launchers.cancelling import cancel_with_run, forget_cancelling, was_cancelled_with_run
 from launchers.casebook import Casebook
 from launchers.claiming import Others, claim_attempt
 from launchers.graph import NothingLeft, build_graph, read_summary
@@ -225,9 +226,10 @@ def launch_and_watch(
 ) -> Outcome:
     """Run a submission to its end, whatever became of it before, and judge it.
 
-    A submission of this name that exists is watched; one that was cancelled goes on where it stopped; only where there
-    is none is a graph built and submitted. When the step is interrupted, the submission is cancelled only if the run is
-    being cancelled; a dying worker leaves it running, for the next one.
+    A submission of this name that exists is watched; one that was cancelled with its run goes on where it stopped, one
+    that somebody has cancelled in the batch system stays so; only where there is none is a graph built and submitted.
+    When the step is interrupted, the submission is cancelled only if the run is being cancelled; a dying worker leaves
+    it running, for the next one.
 
     Parameters
     ----------
@@ -302,10 +304,11 @@ def _find_or_submit(context: reattach.StepContext, request: StepRequest, silence
     name = request.key.name
     handle = _find(request.folder, silence_s)
     if handle is not None:
-        if _look(handle, silence_s).state == "DELETED":
-            context.log.info(f"{name} had been cancelled; it goes on where it stopped")
+        if _look(handle, silence_s).state == "DELETED" and was_cancelled_with_run(request.folder):
+            context.log.info(f"{name} had been cancelled with its run; it goes on where it stopped")
             request.provenance_path.unlink(missing_ok=True)
             handle = watch.restart(handle)
+            forget_cancelling(request.folder)
         context.log.info(f"{name} was submitted before: watching it again ({handle.wms_id})")
         reattach.record_reattachment(context, handle)
         return handle
@@ -323,8 +326,8 @@ def _leave_or_cancel(context: reattach.StepContext, request: StepRequest) -> Non
     if handle is None:
         return
     if run is not None and run.status is dg.DagsterRunStatus.CANCELING:
-        message = watch.cancel(handle)
-        context.log.info(f"{handle.name} cancelled with its run{': ' + message if message else ''}")
+        is_cancelled, said = cancel_with_run(handle, context.run_id)
+        (context.log.info if is_cancelled else context.log.warning)(said)
     else:
         context.log.info(f"the worker is going; {handle.name} runs on")
 

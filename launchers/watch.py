@@ -202,14 +202,13 @@ def _duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
-def cancel(handle: Handle) -> str:
-    """Cancel a submission; returns what the service had to say."""
+def cancel(handle: Handle) -> tuple[bool, str]:
+    """Cancel a submission; returns whether its service has done so, and what it had to say."""
     service = handle.service()
-    messages = []
-    for wms_id in service.list_submitted_jobs(handle.wms_id):
-        _, message = service.cancel(wms_id)
-        messages.append(message)
-    return "; ".join(message for message in messages if message)
+    answers = [service.cancel(wms_id) for wms_id in service.list_submitted_jobs(handle.wms_id)]
+    if not answers:
+        return False, "the batch system doesn't know it"
+    return all(done for done, _ in answers), "; ".join(message for _, message in answers if message)
 
 
 def restart(handle: Handle) -> Handle:

@@ -190,6 +190,7 @@ def test_terminating_a_run_whose_worker_is_gone_cancels_its_submission_too(world
     handle = bps.find(world.folder)
     assert handle is not None
     assert watch.look(handle).state == "DELETED"
+    assert any(f"worker was gone.\n{handle.name} was cancelled" in message for message in world.messages(run_id))
 
 
 def test_a_cancelled_submission_goes_on_when_it_is_asked_for_again(world):

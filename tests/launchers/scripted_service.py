@@ -14,6 +14,8 @@ class ScriptedService(BaseWmsService):
     refusals: ClassVar[list[Exception]] = []
     quanta: ClassVar[list[int]] = []
     trouble: ClassVar[list[str]] = []
+    restarted: ClassVar[list[str]] = []
+    refusal: ClassVar[str] = ""
 
     def report(self, wms_workflow_id=None, **_):
         state = self.script.pop(0) if len(self.script) > 1 else self.script[0]
@@ -41,10 +43,15 @@ class ScriptedService(BaseWmsService):
 
     def cancel(self, wms_id, pass_thru=None):
         self.cancelled.append(wms_id)
-        return True, "gone"
+        return (False, self.refusal) if self.refusal else (True, "gone")
+
+    def restart(self, wms_workflow_id):
+        self.restarted.append(wms_workflow_id)
+        return wms_workflow_id, "n", ""
 
     @classmethod
     def forget(cls):
         """Begin anew."""
-        for kept in ("script", "resumed", "cancelled", "refusals", "quanta", "trouble"):
+        for kept in ("script", "resumed", "cancelled", "refusals", "quanta", "trouble", "restarted"):
             setattr(cls, kept, [])
+        cls.refusal = ""

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import dagster as dg
 import pytest
 from lsst.ctrl.bps import WmsStates
 
@@ -52,3 +53,53 @@ def test_a_worker_resumed_while_the_batch_system_is_away_waits_for_it(service, r
 
     assert outcome == "outcome"
     assert said[0].endswith("was submitted before: watching it again (1)")
+
+
+def test_what_somebody_cancelled_in_the_batch_system_stays_cancelled(service, request_with_submission, said):
+    service.script += [WmsStates.DELETED]
+
+    step_run.launch_and_watch(context_that_logs(said), request_with_submission, poll_s=0.0)
+
+    assert service.restarted == []
+
+
+def interrupted(monkeypatch, request: StepRequest, said: list[str]) -> None:
+    """Have the run cancelled while it watches."""
+
+    def interrupt(*_: object, **__: object) -> None:
+        raise dg.DagsterExecutionInterruptedError
+
+    run = SimpleNamespace(status=dg.DagsterRunStatus.CANCELING)
+    context = context_that_logs(said)
+    context.instance = SimpleNamespace(get_run_by_id=lambda run_id: run)
+    with monkeypatch.context() as patch:
+        patch.setattr(step_run.watch, "watch", interrupt)
+        with pytest.raises(dg.DagsterExecutionInterruptedError):
+            step_run.launch_and_watch(context, request, poll_s=0.0)
+
+
+def test_what_was_cancelled_with_its_run_goes_on_when_it_is_asked_for_again(
+    service, request_with_submission, said, monkeypatch
+):
+    service.script += [WmsStates.RUNNING, WmsStates.DELETED, WmsStates.SUCCEEDED]
+    interrupted(monkeypatch, request_with_submission, said)
+    assert said[-1] == f"{KEY.name} was cancelled with its run: gone"
+
+    step_run.launch_and_watch(context_that_logs(said), request_with_submission, poll_s=0.0)
+
+    assert service.restarted == ["1"]
+
+
+def test_what_was_not_cancelled_is_said_so_with_how_to_do_it_by_hand(
+    service, request_with_submission, said, monkeypatch
+):
+    service.script += [WmsStates.RUNNING]
+    service.refusal = "no answer from the scheduler"
+
+    interrupted(monkeypatch, request_with_submission, said)
+
+    assert said[-1].startswith(f"{KEY.name} was not cancelled: no answer from the scheduler; where it still runs, end")
+    assert said[-1].endswith("--id 1")
+    service.script[:] = [WmsStates.DELETED]
+    step_run.launch_and_watch(context_that_logs(said), request_with_submission, poll_s=0.0)
+    assert service.restarted == []

@@ -121,8 +121,13 @@ def test_a_long_silence_is_a_fault(service, handle):
 
 
 def test_cancelling_asks_the_service_for_what_there_is(service, handle):
-    assert watch.cancel(handle) == "gone"
+    assert watch.cancel(handle) == (True, "gone")
     assert service.cancelled == ["1"]
+
+
+def test_what_the_service_did_not_cancel_is_not_called_cancelled(service, handle):
+    service.refusal = "the workflow is over"
+    assert watch.cancel(handle) == (False, "the workflow is over")
 
 
 def test_a_handle_survives_being_written_down(handle):
