@@ -25,8 +25,10 @@ from launchers.casebook import Casebook
 from launchers.outcome import QuantumFailure
 from launchers.policies import place_of
 from launchers.rescue import Remains, cause_of, of_causes, read_remains
+from launchers.selection import checked
 from planning.pipeline import Step
 from planning.release import Release
+from resources.butler import open_butler
 from resources.errors import Rejected
 from resources.site import Site, read_site
 
@@ -209,8 +211,13 @@ def add(
     why: Annotated[str, typer.Option(help="for whoever asks later")],
 ) -> None:
     """Leave a data ID out from now on; what is running already is not changed."""
-    found, parsed = find_release(release), parse_data_id(data_id)
-    with closing(Casebook(read_site().ledger)) as casebook:
+    found, site = find_release(release), read_site()
+    with open_butler(site.butler) as butler:
+        parsed = checked(parse_data_id(data_id), butler.dimensions)
+    for name, only in (("instrument", found.instrument), ("skymap", found.skymap)):
+        if parsed.get(name, only) != only:
+            raise Rejected(f"{found.name} has no data of it", f"{name}={parsed[name]}", f"its {name} is {only}")
+    with closing(Casebook(site.ledger)) as casebook:
         new = casebook.quarantine(found.name, [parsed], why=why, by=getpass.getuser())
     make_console().print(f"{_data_id(parsed)}: {'is left out from now on' if new else 'was left out already'}")
 
@@ -224,7 +231,14 @@ def readmit(
     """Take a data ID in again; run or rescue its step to have it done."""
     found, parsed = find_release(release), parse_data_id(data_id)
     with closing(Casebook(read_site().ledger)) as casebook:
-        done = casebook.readmit(found.name, [parsed], why=why, by=getpass.getuser())
+        shown = {key: str(value) for key, value in parsed.items()}
+        # As it is shown: a name may look like a number.
+        meant = [
+            entry.data_id
+            for entry in casebook.quarantined(found.name)
+            if {key: str(value) for key, value in entry.data_id.items()} == shown
+        ]
+        done = casebook.readmit(found.name, meant, why=why, by=getpass.getuser())
     if not done:
         raise Rejected("is not left out", json.dumps(parsed), f"see `drp quarantine list {found.name}`")
     make_console().print(f"{_data_id(parsed)}: taken in again")

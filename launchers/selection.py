@@ -1,6 +1,7 @@
 """Which quanta of a graph are left out: quarantined data IDs, and failures that are not to be tried again now.
 
-Belongs here: the graph builder that leaves them out, through pipe_base's own extension point. Doesn't: deciding what is
+Belongs here: the graph builder that leaves them out, through pipe_base's own extension point, and what can be left out
+at all. Doesn't: deciding what is
 left out (`launchers.policies`), or building the rest (`launchers.graph`).
 
 What is quarantined is treated as if it had never come: what depends on it goes on without it. What is left for later
@@ -9,13 +10,16 @@ takes all that depends on it along: that would otherwise be made from less than 
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-from lsst.daf.butler import DataCoordinate
+from lsst.daf.butler import DataCoordinate, DimensionUniverse
 from lsst.pipe.base import PipelineGraph
 from lsst.pipe.base.all_dimensions_quantum_graph_builder import AllDimensionsQuantumGraphBuilder
 from lsst.pipe.base.quantum_graph_skeleton import DatasetKey, QuantumGraphSkeleton
+
+from resources.errors import Rejected
 
 type DataId = Mapping[str, int | str]
 
@@ -23,6 +27,38 @@ type DataId = Mapping[str, int | str]
 def covers(part: DataId, data_id: DataCoordinate) -> bool:
     """Say whether all that ``part`` names is so in a data ID."""
     return all(key in data_id.dimensions.required and data_id[key] == value for key, value in part.items())
+
+
+def checked(part: DataId, universe: DimensionUniverse) -> dict[str, int | str]:
+    """Give a part of a data ID as it has to be to leave anything out.
+
+    Parameters
+    ----------
+    part
+        As somebody has typed it.
+    universe
+        The repository's dimensions.
+
+    Raises
+    ------
+    resources.errors.Rejected
+        It is so of no data ID at all.
+    """
+    names = universe.dimensions.names
+    for name in part:
+        if name not in names:
+            near = difflib.get_close_matches(name, names, n=1)
+            raise Rejected("no dimension", name, f"did you mean {near[0]}?" if near else "such as visit or detector")
+    for name in part:
+        if name not in universe.conform(part).required:
+            raise Rejected("follows from the others, so that no data ID has it beside them", name, "leave it out")
+    values: dict[str, int | str] = {}
+    for name, value in part.items():
+        kind = universe.dimensions[name].primaryKey.getPythonType()
+        if kind is int and not isinstance(value, int):
+            raise Rejected("is a number", f"{name}={value}", "correct it")
+        values[name] = str(value) if kind is str else value
+    return values
 
 
 class SelectingGraphBuilder(AllDimensionsQuantumGraphBuilder):

@@ -248,6 +248,33 @@ def test_quarantine_is_listed_with_why_and_can_be_taken_back(world):
         said("quarantine", "readmit", "toy", "visit=7", "detector=3", "--why", "again")
 
 
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (["visti=7"], "visti: no dimension; did you mean visit?"),
+        (["visit=7", "detctor=3"], "detctor: no dimension; did you mean detector?"),
+        (["visit=seven"], "visit=seven: is a number"),
+        (["visit=7", "band=r"], "band: follows from the others, so that no data ID has it beside them; leave it out"),
+        (["instrument=ToyCma", "detector=3"], "instrument=ToyCma: toy has no data of it; its instrument is ToyCam"),
+    ],
+)
+def test_what_would_leave_nothing_out_is_not_quarantined(world, words, complaint):
+    with pytest.raises(Rejected) as refused:
+        said("quarantine", "add", "toy", *words, "--why", "glow")
+
+    assert str(refused.value).startswith(complaint)
+    with closing(Casebook(world.site.ledger)) as casebook:
+        assert casebook.quarantined("toy") == []
+
+
+def test_a_name_that_looks_like_a_number_stays_a_name(world):
+    said("quarantine", "add", "toy", "physical_filter=620", "--why", "a hole in it")
+    with closing(Casebook(world.site.ledger)) as casebook:
+        (entry,) = casebook.quarantined("toy")
+    assert entry.data_id == {"physical_filter": "620"}
+    assert "taken in again" in said("quarantine", "readmit", "toy", "physical_filter=620", "--why", "mended")
+
+
 @pytest.mark.parametrize("word", ["visit", "=7", "visit="])
 def test_a_word_that_is_no_part_of_a_data_id_is_named(word):
     with pytest.raises(Rejected, match="not of the form key=value"):
