@@ -21,6 +21,7 @@ from sqlalchemy import (
     Connection,
     Text,
     bindparam,
+    case,
     cast,
     column,
     func,
@@ -95,7 +96,8 @@ def _settle(connection: Connection, state: State, settlements: Sequence[Settleme
             waits_for=given.waits_for,
             retry_at=given.retry_at,
             settled_at=now,
-            attempts=MESSAGES.c.attempts + 1,
+            # What waits for something named isn't in trouble: should it be later, its attempts begin anew.
+            attempts=case((given.waits_for.is_not(None), 0), else_=MESSAGES.c.attempts + 1),
             day_obs=func.coalesce(given.day_obs, MESSAGES.c.day_obs),
             exposure=func.coalesce(given.exposure, MESSAGES.c.exposure),
         )

@@ -17,6 +17,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from types import MappingProxyType
 
 from lsst.daf.butler import Butler
@@ -138,6 +139,7 @@ class _Ingest:
             register_dataset_types=settings.register_dataset_types,
             calibration_collection=settings.calibration_collection,
         )
+        self._failed = partial(Outcome.failed, patience_s=settings.max_waiting_s)
         self._outcomes: Counter[tuple[Kind, State]] = Counter()
         self._datasets = 0
         self._bytes = 0
@@ -203,7 +205,7 @@ class _Ingest:
                 if isinstance(found, Candidate):
                     candidates.append(found)
                 else:
-                    outcomes.append(Outcome.failed(row, found))
+                    outcomes.append(self._failed(row, found))
         outcomes += self._each_by_itself_if_need_be(candidates, ingest)
         of_firsts = {outcome.row.row_id: outcome for outcome in outcomes}
         outcomes += [of_firsts[firsts[row.did].row_id].for_repetition(row) for row in repetitions]
@@ -224,7 +226,7 @@ class _Ingest:
         for index, error in unforeseen.items():
             if is_database_trouble(error):
                 raise error
-            outcomes.append(Outcome.failed(candidates[index].row, error))
+            outcomes.append(self._failed(candidates[index].row, error))
         if unforeseen:  # the ledger has the reasons, but not where in the code
             _LOG.error("%d files met an unforeseen error", len(unforeseen), exc_info=unforeseen[min(unforeseen)])
         return outcomes
@@ -266,7 +268,7 @@ class _Ingest:
         originals = [candidate for candidate in candidates if not correction_number(candidate.row.name)]
         loaded = load_dimensions(self._butler, [candidate.arrived for candidate in originals])
         outcomes = [
-            Outcome.failed(candidate.row, found) if isinstance(found, Exception) else _loaded(candidate.row, found)
+            self._failed(candidate.row, found) if isinstance(found, Exception) else _loaded(candidate.row, found)
             for candidate, found in zip(originals, loaded, strict=True)
         ]
         self._wake({key for found in loaded if isinstance(found, LoadedDimensions) for key in found.keys})
@@ -280,12 +282,12 @@ class _Ingest:
             if later:
                 [loaded] = load_dimensions(self._butler, [candidate.arrived])
                 if isinstance(loaded, Exception):
-                    return Outcome.failed(row, loaded)
+                    return self._failed(row, loaded)
                 newest = max((name for _, name in later), key=correction_number)
                 return _loaded(row, loaded, f"changed nothing: {newest} is later and came before")
             loaded = correct_dimensions(self._butler, candidate.arrived)
         except Exception as error:  # the file is not ours: whatever it does to the Butler is this row's trouble
-            return Outcome.failed(row, error)
+            return self._failed(row, error)
         self._known.forget(loaded.exposures)
         corrected = self._visits.correct(loaded.exposures)
         self._conflicts |= {conflict.visit: conflict for conflict in corrected.conflicts}
@@ -310,7 +312,7 @@ class _Ingest:
                 exposure=result.exposure,
             )
             if isinstance(result, IngestedRaw)
-            else Outcome.failed(candidate.row, result)
+            else self._failed(candidate.row, result)
             for candidate, result in zip(candidates, results, strict=True)
         ]
 
@@ -327,7 +329,7 @@ class _Ingest:
             except Exception as error:  # the file is not ours: whatever it does to us is this row's trouble
                 failed[index] = error
         remarks = self._define_visits([raw for raws in ingested.values() for raw in raws])
-        outcomes = [Outcome.failed(candidates[index].row, error) for index, error in failed.items()]
+        outcomes = [self._failed(candidates[index].row, error) for index, error in failed.items()]
         for index, raws in ingested.items():
             first = raws[0]
             noted = (unreadable[index], *(remarks.get(exposure, "") for exposure in {raw.exposure for raw in raws}))
@@ -354,12 +356,12 @@ class _Ingest:
         products: list[tuple[LedgerRow, ProductFile]] = []
         for candidate in candidates:
             if candidate.sidecar is None:
-                outcomes.append(Outcome.failed(candidate.row, Rejected("has no sidecar", candidate.row.did)))
+                outcomes.append(self._failed(candidate.row, Rejected("has no sidecar", candidate.row.did)))
             else:
                 products.append((candidate.row, ProductFile(candidate.arrived.uri, candidate.sidecar)))
         errors = self._products.ingest([product for _, product in products])
         for (row, _), error in zip(products, errors, strict=True):
-            outcomes.append(Outcome.ingested(row, 1) if error is None else Outcome.failed(row, error))
+            outcomes.append(Outcome.ingested(row, 1) if error is None else self._failed(row, error))
         return outcomes
 
     def _define_visits(self, raws: Sequence[IngestedRaw]) -> Mapping[int, str]:

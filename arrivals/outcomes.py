@@ -20,14 +20,11 @@ from arrivals.records import LedgerRow, Settlement
 from arrivals.states import State
 from resources.errors import OperatorError, Retriable, SiteFault, Waiting
 
-MAX_ATTEMPTS = 6
-"""After so many attempts what is only retriable goes to quarantine, where an operator sees it."""
-
 FIRST_RETRY_S = 20.0
-"""The first retry comes after about this long, and each next one after twice as long."""
+"""The first retry comes after about this long, and each next one after twice as long, up to `LOOK_AGAIN_S`."""
 
 LOOK_AGAIN_S = 900.0
-"""What waits for dimensions is looked at after about this long even if nothing woke it: others use the Butler too."""
+"""What waits is looked at after about this long even if nothing woke it: others use the Butler too."""
 
 CLOCK_TOLERANCE = timedelta(hours=1)
 """By so much a message's time may be ahead of the time at which it was received."""
@@ -88,8 +85,15 @@ class Outcome:
         return cls(row, State.INGESTED, reason, datasets=datasets, day_obs=day_obs, exposure=exposure)
 
     @classmethod
-    def failed(cls, row: LedgerRow, error: Exception) -> Self:
+    def failed(cls, row: LedgerRow, error: Exception, *, patience_s: float) -> Self:
         """It isn't; the error says what next.
+
+        Parameters
+        ----------
+        row, error
+            Which, and why.
+        patience_s
+            So long it is tried again if the trouble may pass; then it goes to quarantine, where an operator sees it.
 
         Raises
         ------
@@ -103,8 +107,8 @@ class Outcome:
             return cls(row, State.DUPLICATE, reason)
         if isinstance(error, Waiting):
             return cls(row, State.WAITING, reason, waits_for=error.where, retry_s=_jittered(LOOK_AGAIN_S))
-        if is_retriable(error) and row.attempts + 1 < MAX_ATTEMPTS:
-            return cls(row, State.WAITING, reason, retry_s=_jittered(FIRST_RETRY_S * 2**row.attempts))
+        if is_retriable(error) and sum(map(_pause_after, range(row.attempts))) < patience_s:
+            return cls(row, State.WAITING, reason, retry_s=_jittered(_pause_after(row.attempts)))
         return cls(row, State.QUARANTINED, reason)
 
     @classmethod
@@ -214,6 +218,11 @@ def _one_line(error: Exception) -> str:
         text = " ".join(str(error).split())
         text = f"{type(error).__name__}: {text}" if text else type(error).__name__
     return text.replace("\0", "?")[:_REASON_CHARACTERS]
+
+
+def _pause_after(attempts: int) -> float:
+    """How long to wait after a failure that came after so many others."""
+    return min(FIRST_RETRY_S * 2.0 ** min(attempts, 10), LOOK_AGAIN_S)
 
 
 def _jittered(seconds: float) -> float:

@@ -133,7 +133,8 @@ class LedgerRow:
     scope, name, url, bytes, adler32, day_obs, exposure, detector, sidecar
         As announced; the sidecar as JSON.
     state, reason, waits_for, retry_at, attempts
-        Where it stands, why, what would wake it, when it is tried again, how often it was tried.
+        Where it stands, why, what would wake it, when it is tried again, how often it was tried since it last waited
+        for something that could wake it.
     received_at, settled_at, excerpt
         When it came, when its state last changed, the beginning of a message that couldn't be understood.
     """

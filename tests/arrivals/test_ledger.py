@@ -202,6 +202,18 @@ def test_settling_counts_attempts_and_keeps_what_was_learned(ledger):
     assert (row.day_obs, row.exposure) == (20261101, 2026110100001)
 
 
+def test_waiting_for_something_is_no_attempt(ledger):
+    record(ledger, received(0))
+    [row] = ledger.find()
+    attempts = []
+
+    for waits_for in (None, None, "exposure=1", "exposure=1", None):
+        ledger.settle([Settlement(row.row_id, State.WAITING, "later", waits_for=waits_for)], now=NOW)
+        attempts += [row.attempts for row in ledger.find()]
+
+    assert attempts == [1, 2, 0, 0, 1]
+
+
 def test_thousands_are_settled_at_once_each_to_its_own_state(ledger):
     record(ledger, *(received(offset) for offset in range(3_000)))
     rows = ledger.find(limit=3_000)

@@ -2,6 +2,7 @@
 
 import errno
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError
@@ -10,12 +11,15 @@ from hypothesis import strategies as st
 from sqlalchemy.exc import OperationalError
 
 from arrivals.announcement import Kind
-from arrivals.outcomes import LOOK_AGAIN_S, MAX_ATTEMPTS, Outcome, ingest_in_bulk
+from arrivals.outcomes import LOOK_AGAIN_S, Outcome, ingest_in_bulk
 from arrivals.records import LedgerRow
 from arrivals.states import State
 from resources.errors import Rejected, Retriable, SiteFault, Waiting
 
 NOW = datetime(2026, 11, 2, tzinfo=UTC)
+PATIENCE_S = 6 * 3600.0
+
+failed = partial(Outcome.failed, patience_s=PATIENCE_S)
 
 
 def row(attempts: int = 0) -> LedgerRow:
@@ -25,7 +29,7 @@ def row(attempts: int = 0) -> LedgerRow:
 
 
 def test_what_waits_names_what_wakes_it_and_is_looked_at_again_later():
-    outcome = Outcome.failed(row(), Waiting("waits for its dimensions", "exposure=1"))
+    outcome = failed(row(), Waiting("waits for its dimensions", "exposure=1"))
 
     assert (outcome.state, outcome.waits_for) == (State.WAITING, "exposure=1")
     assert outcome.retry_s == pytest.approx(LOOK_AGAIN_S, rel=0.3)
@@ -47,7 +51,7 @@ def test_what_waits_names_what_wakes_it_and_is_looked_at_again_later():
     ids=repr,
 )
 def test_trouble_of_the_storage_is_no_files_fault(error):
-    assert Outcome.failed(row(), error).state is State.WAITING
+    assert failed(row(), error).state is State.WAITING
 
 
 @pytest.mark.parametrize(
@@ -60,23 +64,28 @@ def test_trouble_of_the_storage_is_no_files_fault(error):
     ids=repr,
 )
 def test_a_file_that_is_no_good_is_not_the_storages_fault(error):
-    assert Outcome.failed(row(), error).state is State.QUARANTINED
+    assert failed(row(), error).state is State.QUARANTINED
 
 
 @pytest.mark.parametrize(
     "error", [Retriable("busy"), FileNotFoundError(2, "gone"), OperationalError("SELECT", {}, Exception("locked"))]
 )
 def test_what_may_pass_is_retried_ever_more_slowly_until_an_operator_has_to_see_it(error):
-    outcomes = [Outcome.failed(row(attempts), error) for attempts in range(MAX_ATTEMPTS)]
+    pauses: list[float] = []
 
-    assert [outcome.state for outcome in outcomes] == [State.WAITING] * (MAX_ATTEMPTS - 1) + [State.QUARANTINED]
-    pauses = [outcome.retry_s for outcome in outcomes[:-1] if outcome.retry_s]
-    assert pauses[-1] > 4 * pauses[0]
+    while (outcome := failed(row(len(pauses)), error)).state is State.WAITING:
+        assert outcome.retry_s is not None
+        pauses.append(outcome.retry_s)
+
+    assert outcome.state is State.QUARANTINED
+    assert sum(pauses) == pytest.approx(PATIENCE_S, rel=0.3)
+    assert pauses[0] < 30
+    assert max(pauses) == pytest.approx(LOOK_AGAIN_S, rel=0.3)
 
 
 @pytest.mark.parametrize("error", [Rejected("no"), ValueError("bad\nheader"), OSError("no number: not the disk's")])
 def test_what_repeating_cannot_change_is_quarantined_with_a_reason_on_one_line(error):
-    outcome = Outcome.failed(row(), error)
+    outcome = failed(row(), error)
 
     assert outcome.state is State.QUARANTINED
     assert outcome.reason
@@ -85,11 +94,11 @@ def test_what_repeating_cannot_change_is_quarantined_with_a_reason_on_one_line(e
 
 def test_a_fault_of_the_site_is_no_rows_fault():
     with pytest.raises(SiteFault):
-        Outcome.failed(row(), SiteFault("instrument is not registered"))
+        failed(row(), SiteFault("instrument is not registered"))
 
 
 def test_the_repetition_of_what_was_ingested_is_a_duplicate_and_else_shares_its_fate():
-    waiting = Outcome.failed(row(), Waiting("waits", "exposure=1"))
+    waiting = failed(row(), Waiting("waits", "exposure=1"))
 
     assert Outcome.ingested(row(), 5).for_repetition(row()).state is State.DUPLICATE
     assert Outcome.ingested(row(), 5).for_repetition(row()).datasets == 0
