@@ -227,7 +227,9 @@ class Conductor:
 
     def _adopt(self, ours: Sequence[Queued]) -> list[int]:
         """Find what was submitted by somebody who died before he could write so."""
-        known = {(Part.parse(queued.comment), queued.element.task): queued for queued in ours}
+        # What was cancelled may be what a submission has taken back.
+        kept = [queued for queued in ours if not queued.state.startswith("CANCELLED")]
+        known = {(Part.parse(queued.comment), queued.element.task): queued for queued in kept}
         changed: list[int] = []
         for position, job in enumerate(self.plan.jobs):
             if job.element is not None or job.state.is_over or not job.has_command:
@@ -427,7 +429,7 @@ class Conductor:
 
     def _note(self, **facts: Any) -> None:
         self.facts |= facts
-        self._store.write(self.plan, **facts)
+        self._store.note(**facts)
 
 
 def _names(elements: Iterable[Element]) -> list[str]:

@@ -8,10 +8,11 @@ Doesn't: making a workflow go on (`launchers.slurm.dispatcher`), or the reports'
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 import uuid
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -70,22 +71,9 @@ class SlurmService(BaseWmsService):
             The submit folder can't be written to.
         """
         store = JobStore(Path(workflow.submit_path))
-        slurm = Slurm()
-        with _writing(store):
-            queue = _patiently(lambda: slurm.queue(user_name()))
-            if str(store.submit_path) not in dispatchers(queue):
-                blocks, partitions = workflow.plan.blocks, slurm.partitions()
-                check_requests(blocks, partitions)
-                _cancel_leftovers(slurm, queue, store)
-                most = [largest_memory(block, partitions) for block in blocks]
-                licences = _licences(slurm, store, workflow.plan)
-                store.write(workflow.plan, submitting_at=time.time(), node_memory_mb=most, licences=licences)
-                store.write_environment()
-                conductor = Conductor(store, slurm)
-                conductor.park(queue)
-                _submit_dispatcher(slurm, store, queue)
-                conductor.release_ready()
-        _note_submission(store.submit_path)
+        if not _counts(store):
+            with _writing(store), _nothing_left_behind(store):
+                _patiently(lambda: _submit(store))
         workflow.run_id = str(store.submit_path)
         return workflow
 
@@ -97,11 +85,10 @@ class SlurmService(BaseWmsService):
             return False
         slurm = Slurm()
         with _writing(store):
-            queue = slurm.queue(user_name())
-            if str(store.submit_path) in dispatchers(queue):
+            if str(store.submit_path) in dispatchers(slurm.queue(user_name())):
                 return False
             store.write_environment()
-            _submit_dispatcher(slurm, store, queue)
+            _patiently(lambda: _have_dispatcher(slurm, store, slurm.queue(user_name())))
         return True
 
     @in_one_line
@@ -112,15 +99,14 @@ class SlurmService(BaseWmsService):
             return None, None, f"no workflow was submitted from {wms_workflow_id}"
         slurm = Slurm()
         folder = str(store.submit_path)
-        queue = slurm.queue(user_name())
-        if not _is_over(store) and folder in dispatchers(queue):
+        if not _is_over(store) and folder in dispatchers(slurm.queue(user_name())):
             return None, None, "the workflow still runs; cancel it first"
         with _writing(store):
             store.forget_cancelling()
             store.write_environment()
             plan, facts = store.read()
             store.write(plan, plan.restart(), ended_at=None, submitting_at=time.time())
-            _submit_dispatcher(slurm, store, queue)
+            _patiently(lambda: _have_dispatcher(slurm, store, slurm.queue(user_name())))
         _note_submission(store.submit_path)
         return folder, facts["name"], ""
 
@@ -137,8 +123,8 @@ class SlurmService(BaseWmsService):
         if wms_id is not None:
             store = _store(wms_id)
             return [] if store is None else [str(store.submit_path)]
-        stores = _noted_stores()
-        return [str(each.submit_path) for each in stores if not _is_over(each) and _belongs_to(each, user)]
+        stores = [store for store in _noted_stores() if _is_live(store.read_facts())]
+        return [str(store.submit_path) for store in stores if _belongs_to(store, user)]
 
     @in_one_line
     def report(
@@ -166,8 +152,8 @@ class SlurmService(BaseWmsService):
         reports = []
         for store in _noted_stores():
             facts = store.read_facts()
-            recent = time.time() - facts.get("submitting_at", 0.0) < (hist or 0) * 86400.0
-            if (recent or not facts.get("ended_at")) and _belongs_to(store, user):
+            recent = time.time() - (facts.get("submitting_at") or 0.0) < (hist or 0) * 86400.0
+            if (recent or _is_live(facts)) and _belongs_to(store, user):
                 reports.append(report_of(_standing(store, queues)))
         return reports, ""
 
@@ -251,7 +237,7 @@ def _standing(store: JobStore, queues: _Queues) -> Standing:
         # Whoever conducts it has nowhere to say so.
         facts["trouble"] = "its submit folder is full or read-only, and nothing goes on before that is mended"
     # What Slurm says can't change one that is over, or was never begun.
-    queue = queues.of(facts["user"]) if "submitting_at" in facts and not facts.get("ended_at") else None
+    queue = queues.of(facts["user"]) if _is_live(facts) else None
     return standing(store.submit_path, plan, facts, queue, is_cancelled=store.is_cancelled)
 
 
@@ -289,24 +275,60 @@ def _licences(slurm: Slurm, store: JobStore, plan: Plan) -> list[str]:
     return sorted(known)
 
 
-def _submit_dispatcher(slurm: Slurm, store: JobStore, queue: Queue) -> None:
-    """Submit a workflow's dispatcher once, however often Slurm has to be asked, in place of one that is stuck."""
-    folder = str(store.submit_path)
+def _submit(store: JobStore) -> None:
+    """Submit a workflow: one try at it, which finds the dispatcher that one before it may have submitted unknown."""
+    slurm = Slurm()
+    queue = slurm.queue(user_name())
+    if str(store.submit_path) in dispatchers(queue):
+        _have_dispatcher(slurm, store, queue)
+        return
+    plan, partitions = _take_back(slurm, store, queue), slurm.partitions()
+    check_requests(plan.blocks, partitions)
+    most = [largest_memory(block, partitions) for block in plan.blocks]
+    licences = _licences(slurm, store, plan)
+    store.note(submitting_at=time.time(), node_memory_mb=most, licences=licences)
+    store.write_environment()
+    _note_submission(store.submit_path)
+    conductor = Conductor(store, slurm)
+    conductor.park(queue)
+    _have_dispatcher(slurm, store, queue)
+    conductor.release_ready()
+
+
+@contextmanager
+def _nothing_left_behind(store: JobStore) -> Iterator[None]:
+    """Take back what was submitted of a workflow whose submission fails, unless its dispatcher is in."""
+    try:
+        yield
+    except BaseException:
+        # Where Slurm or the folder can't be had, a repetition does it, or ``bps cancel``.
+        with contextlib.suppress(OperatorError, OSError):
+            slurm = Slurm()
+            queue = slurm.queue(user_name())
+            if str(store.submit_path) not in dispatchers(queue):
+                _take_back(slurm, store, queue)
+        raise
+
+
+def _take_back(slurm: Slurm, store: JobStore, queue: Queue) -> Plan:
+    """Cancel the arrays of a workflow that has no dispatcher yet, and record that there are none; give its plan."""
+    _cancel_leftovers(slurm, queue, store)
+    plan, facts = store.read()
+    if facts.get("submitting_at"):
+        parked = [position for position, job in enumerate(plan.jobs) if job.is_parked]
+        store.write(plan, plan.unparked(parked), submitting_at=None)
+    return plan
+
+
+def _have_dispatcher(slurm: Slurm, store: JobStore, queue: Queue) -> None:
+    """Have a workflow's dispatcher in the queue, in place of one that is stuck there."""
+    found = dispatchers(queue).get(str(store.submit_path))
+    if found is not None:
+        store.note(dispatcher_job=found.job)
+        return
     _cancel_stuck_dispatchers(slurm, queue, store)
-
-    def submit() -> int:
-        try:
-            options = dispatcher_options(store.submit_path, store.read_facts()["dispatcher"])
-            return slurm.submit(options, [str(dispatcher_script(store.submit_path))])
-        except Retriable:
-            # It may have been heard all the same.
-            found = dispatchers(slurm.queue(user_name())).get(folder)
-            if found is None:
-                raise
-            return found.job
-
-    job = _patiently(submit)
-    store.write(store.read()[0], dispatcher_job=job)
+    options = dispatcher_options(store.submit_path, store.read_facts()["dispatcher"])
+    store.note(dispatcher_job=slurm.submit(options, [str(dispatcher_script(store.submit_path))]))
 
 
 def _cancel_stuck_dispatchers(slurm: Slurm, queue: Queue, store: JobStore) -> None:
@@ -329,6 +351,17 @@ def _store(wms_id: str) -> JobStore | None:
 
 def _is_over(store: JobStore) -> bool:
     return bool(store.read_facts().get("ended_at"))
+
+
+def _counts(store: JobStore) -> bool:
+    """Whether a workflow's submission has succeeded, or been cancelled: there is nothing to submit."""
+    facts = store.read_facts()
+    return "dispatcher_job" in facts or bool(facts.get("ended_at"))
+
+
+def _is_live(facts: Mapping[str, Any]) -> bool:
+    """Whether Slurm may have something of a workflow: its submission was begun, not taken back, and it isn't over."""
+    return bool(facts.get("submitting_at")) and not facts.get("ended_at")
 
 
 def _belongs_to(store: JobStore, user: str | None) -> bool:

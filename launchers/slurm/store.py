@@ -111,6 +111,7 @@ class JobStore:
             "jobs": [_asked(job) for job in plan.jobs],
         }
         self._journal.unlink(missing_ok=True)
+        self.forget_cancelling()
         _write(self._workflow, json.dumps(document))
 
     def read(self) -> tuple[Plan, dict[str, Any]]:
@@ -139,13 +140,18 @@ class JobStore:
 
     def write(self, plan: Plan, positions: Sequence[int] = (), **facts: Any) -> None:
         """Write what has changed of some jobs, and of the workflow as a whole, together."""
-        if not positions and not facts:
+        changed = [[position, *_progress(plan.jobs[position])] for position in dict.fromkeys(positions)]
+        self._append({"jobs": changed, "facts": facts})
+
+    def note(self, **facts: Any) -> None:
+        """Write what has changed of the workflow as a whole."""
+        self._append({"facts": facts})
+
+    def _append(self, changes: Mapping[str, Any]) -> None:
+        entry = {key: value for key, value in changes.items() if value}
+        if not entry:
             return
-        entry: dict[str, Any] = {"at": round(time.time(), 3)}
-        if positions:
-            entry["jobs"] = [[position, *_progress(plan.jobs[position])] for position in dict.fromkeys(positions)]
-        if facts:
-            entry["facts"] = facts
+        entry = {"at": round(time.time(), 3), **entry}
         line = json.dumps(entry, separators=(",", ":")).encode() + b"\n"
         with self._journal.open("a+b") as journal:
             if journal.tell():

@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -374,22 +375,77 @@ def test_a_controller_that_is_down_is_waited_for_and_nothing_is_submitted_twice(
     assert times(folder, "began") == {"isr_0": 1, "finalJob": 1}
 
 
-def test_what_a_submitter_who_died_has_left_can_do_nothing_and_is_cleared_away(slurm, tmp_path, monkeypatch):
-    folder = tmp_path / "w"
-    workflow = prepare(folder, job(folder, "isr_0"))
-    with monkeypatch.context() as patched:
-        patched.setattr(service, "_submit_dispatcher", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-        with pytest.raises(KeyboardInterrupt):
-            SlurmService({}).submit(workflow)
-    wms_id = str(folder / "submit")
+DIES_HALF_WAY = """
+import os, signal, sys
+from types import SimpleNamespace
+from launchers.slurm import service
+service._have_dispatcher = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+service.SlurmService({}).submit(SimpleNamespace(submit_path=sys.argv[1]))
+"""
+
+
+def left_by_a_submitter_who_was_killed(slurm: Slurm, folder: Path) -> str:
+    """Submit a workflow but for its dispatcher; give its id."""
+    wms_id = str(prepare(folder, job(folder, "isr_0")).submit_path)
+    done = subprocess.run([sys.executable, "-c", DIES_HALF_WAY, wms_id], check=False)
+    assert done.returncode == -signal.SIGKILL
+    left = slurm.client("squeue", "--noheader", "--format=%T %r").splitlines()
+    assert set(left) == {"PENDING JobHeldUser"}
     assert SlurmService({}).get_status(wms_id)[0] is WmsStates.UNREADY
-    left = slurm.client("squeue", "--noheader", "--format=%F %T %r").splitlines()
-    assert {line.split(" ", 1)[1] for line in left} == {"PENDING JobHeldUser"}
+    return wms_id
+
+
+def test_what_a_submitter_who_was_killed_has_left_can_do_nothing_and_is_cleared_away(slurm, tmp_path):
+    folder = tmp_path / "w"
+    wms_id = left_by_a_submitter_who_was_killed(slurm, folder)
 
     SlurmService({}).submit(prepare(folder, job(folder, "isr_0")))
 
     assert end_of(wms_id).state is WmsStates.SUCCEEDED
     assert times(folder, "began") == {"isr_0": 1, "finalJob": 1}
+
+
+def test_what_a_submitter_who_was_killed_has_left_is_listed_and_cancelled(slurm, tmp_path):
+    wms_id = left_by_a_submitter_who_was_killed(slurm, tmp_path / "w")
+    assert SlurmService({}).list_submitted_jobs() == [wms_id]
+
+    assert SlurmService({}).cancel(wms_id) == (True, "")
+
+    assert report(wms_id).state is WmsStates.DELETED
+    assert not slurm.client("squeue", "--noheader")
+    assert SlurmService({}).list_submitted_jobs() == []
+
+
+def test_a_submission_of_which_slurm_refuses_a_part_leaves_nothing_and_is_refused_again(slurm, tmp_path):
+    folder = tmp_path / "w"
+    evil = job(folder, "cal_0", profile={"slurm": {"constraint": "gold"}})
+    workflow = prepare(folder, job(folder, "isr_0"), evil)
+
+    for _ in range(2):
+        with pytest.raises(Rejected, match="Invalid feature specification"):
+            SlurmService({}).submit(workflow)
+        assert not slurm.client("squeue", "--noheader")
+
+    assert SlurmService({}).get_status(str(workflow.submit_path))[0] is WmsStates.UNREADY
+
+
+def test_a_job_that_slurm_takes_no_more_fails_with_its_reason_and_the_workflow_ends(slurm, tmp_path):
+    folder = tmp_path / "w"
+    evil = job(folder, "isr_0", f"until [ -e {folder}/go ]; do sleep 0.2; done; exit 3", queue="small")
+    wms_id = submit(folder, evil, slurmDispatcher={"requestMemory": 200, "queue": "main"})
+    wait_until(lambda: running(wms_id, "isr_0"))
+    slurm.client("scontrol", "update", "partitionname=small", "state=inactive")
+    try:
+        (folder / "go").touch()
+
+        found = end_of(wms_id)
+    finally:
+        slurm.client("scontrol", "update", "partitionname=small", "state=up")
+
+    assert states(found) == {"isr_0": "FAILED", "finalJob": "SUCCEEDED"}
+    assert (found.exit_code_summary or {})["isr"] == [3]
+    assert "1 refused by Slurm" in str(found.specific_info)
+    assert "Required partition not available" in (folder / "submit" / "logs" / "isr" / "isr_0.2.log").read_text()
 
 
 @pytest.mark.parametrize(

@@ -1,77 +1,29 @@
-"""Workflows conducted on a Slurm of a few dictionaries, which can be made to forget, to refuse and to be silent."""
+"""Workflows conducted on a Slurm that forgets, refuses and is silent."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+sys.path.insert(0, str(Path(__file__).parent))
+
+from toy_slurm import FakeSlurm
+
 from launchers.slurm import conductor as conductor_module
 from launchers.slurm.conductor import Conductor
 from launchers.slurm.ends import Ending, Usage
 from launchers.slurm.jobs import Element, Job, JobState, Plan, Request
-from launchers.slurm.queue import Accounted, Queue, Queued
+from launchers.slurm.queue import Accounted
 from launchers.slurm.refusals import MOST
 from launchers.slurm.store import JobStore
 from resources.errors import Rejected, Retriable
 
 FACTS = {"name": "w", "user": "me", "poll_s": 0.0, "most_jobs": None, "dispatcher": []}
-
-
-class FakeSlurm:
-    """As much of `launchers.slurm.commands.Slurm` as a conductor needs."""
-
-    array_size = 1000
-    job_limit = 100_000
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = str(folder)
-        self.elements: dict[Element, Queued] = {}
-        self.accounted: dict[Element, Accounted] = {}
-        self.submissions: list[list[str]] = []
-        self.trouble: Exception | None = None
-
-    def submit(self, options: Sequence[str], script: Sequence[str]) -> int:
-        if self.trouble:
-            raise self.trouble
-        self.submissions.append(list(options))
-        values = dict(option.lstrip("-").partition("=")[::2] for option in options)
-        array = 10 * len(self.submissions)
-        for span in values["array"].split(","):
-            first, _, last = span.partition("-")
-            for task in range(int(first), int(last or first) + 1):
-                reason = "JobHeldUser" if "--hold" in options else "Resources"
-                self.put(Element(array, task), "PENDING", reason=reason, comment=values["comment"])
-        return array
-
-    def put(self, element: Element, state: str, **values) -> None:
-        known = self.elements.get(element)
-        comment = values.pop("comment", known.comment if known else "")
-        self.elements[element] = Queued(
-            element.array, element, state, comment=comment, folder=self.folder, name="w", **values
-        )
-
-    def queue(self) -> Queue:
-        return Queue(dict(self.elements))
-
-    def release(self, elements: Iterable[Element], whole: Iterable[int] = ()) -> None:
-        for element in elements:
-            self.put(element, "PENDING", reason="Resources")
-
-    def cancel(self, names: Sequence[str]) -> None:
-        for element, queued in list(self.elements.items()):
-            if str(element.array) in names and not queued.is_over:
-                self.put(element, "CANCELLED by 0")
-
-    def cancel_elements(self, elements: Iterable[Element]) -> None:
-        for element in elements:
-            self.put(element, "CANCELLED by 0")
-
-    def accounts(self, names: Iterable[str]) -> Mapping[Element, Accounted]:
-        return self.accounted
 
 
 class World:

@@ -1,0 +1,224 @@
+"""Submissions to a Slurm that refuses or falls silent in the midst of them."""
+
+from __future__ import annotations
+
+import sys
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pytest
+from lsst.ctrl.bps import (
+    BpsConfig,
+    GenericWorkflow,
+    GenericWorkflowExec,
+    GenericWorkflowJob,
+    WmsStates,
+)
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from toy_slurm import FakeSlurm
+
+from launchers.slurm import dispatcher, service
+from launchers.slurm.conductor import Conductor
+from launchers.slurm.jobs import JobState
+from launchers.slurm.queue import Partition, Queue
+from launchers.slurm.service import SlurmService
+from launchers.slurm.store import JobStore
+from launchers.slurm.workflow import SlurmWorkflow
+from resources.errors import OperatorError, Rejected, Retriable
+
+SILENT = Retriable("Slurm doesn't answer")
+HEARD = Retriable("Slurm doesn't answer, but has heard")
+REFUSED = Rejected("Slurm refuses: QOSMaxSubmitJobPerUserLimit")
+
+
+class FaultySlurm(FakeSlurm):
+    """Raises what it is told to, command by command and call by call; None: that call is answered."""
+
+    settings: Mapping[str, str] = {}
+    environment = None
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.faults: defaultdict[str, list[Exception | None]] = defaultdict(list)
+
+    def submit(self, options: Sequence[str], script: Sequence[str]) -> int:
+        fault = self._next("sbatch")
+        if fault is not None and fault is not HEARD:
+            raise fault
+        number = super().submit(options, script)
+        if fault is HEARD:
+            raise fault
+        return number
+
+    def queue(self, user: str = "") -> Queue:
+        self._answer("squeue")
+        return super().queue()
+
+    def partitions(self) -> Mapping[str, Partition]:
+        self._answer("sinfo")
+        return super().partitions()
+
+    def licences(self) -> frozenset[str]:
+        self._answer("scontrol")
+        return frozenset({"db"})
+
+    def _answer(self, command: str) -> None:
+        fault = self._next(command)
+        if fault is not None:
+            raise fault
+
+    def _next(self, command: str) -> Exception | None:
+        return self.faults[command].pop(0) if self.faults[command] else None
+
+    @property
+    def alive(self) -> list[str]:
+        """Names of what isn't over, once for each element."""
+        return [queued.name for queued in self.elements.values() if not queued.is_over]
+
+
+@pytest.fixture(autouse=True)
+def surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(service, "_BETWEEN_TRIES_S", 0.0)
+
+
+@pytest.fixture
+def slurm(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FaultySlurm:
+    made = FaultySlurm(tmp_path / "submit")
+    monkeypatch.setattr(service, "Slurm", lambda: made)
+    return made
+
+
+@pytest.fixture
+def workflow(tmp_path: Path) -> SlurmWorkflow:
+    """Three labels, and so three arrays: two jobs, one that waits for them, and the final one."""
+    generic = GenericWorkflow("w")
+    generic.add_job(job("isr_0"))
+    generic.add_job(job("isr_1"))
+    generic.add_job(job("cal_0"), ["isr_0", "isr_1"])
+    generic.add_final(job("final_0"))
+    return SlurmService({}).prepare(BpsConfig({"computeSite": "here"}), generic, str(tmp_path / "submit"))
+
+
+def job(name: str) -> GenericWorkflowJob:
+    executable = GenericWorkflowExec("true", "true", False)
+    return GenericWorkflowJob(name, name.partition("_")[0], executable=executable, concurrency_limit="db")
+
+
+ONE_WHOLE = ["bps-dispatcher-1", "w.cal", "w.final", "w.isr", "w.isr"]
+
+
+def states(workflow: SlurmWorkflow) -> list[str]:
+    plan, _ = JobStore(Path(workflow.submit_path)).read()
+    return [each.state.name for each in plan.jobs]
+
+
+@pytest.mark.parametrize("accepted", range(4))
+@pytest.mark.parametrize("fault", [REFUSED, KeyboardInterrupt()])
+def test_a_submission_that_is_refused_half_way_leaves_nothing_in_slurm_and_can_be_repeated(
+    slurm, workflow, accepted, fault
+):
+    slurm.faults["sbatch"] = [None] * accepted + [fault]
+
+    with pytest.raises(type(fault)):
+        SlurmService({}).submit(workflow)
+
+    assert slurm.alive == []
+    assert SlurmService({}).get_status(str(slurm.folder))[0] is WmsStates.UNREADY
+    assert SlurmService({}).list_submitted_jobs() == []
+    assert SlurmService({}).report()[0] == []
+    SlurmService({}).submit(workflow)
+    assert sorted(slurm.alive) == ONE_WHOLE
+    assert sorted(states(workflow)) == ["PENDING", "PENDING", "UNREADY", "UNREADY"]
+    assert SlurmService({}).list_submitted_jobs() == [slurm.folder]
+
+
+@pytest.mark.parametrize(
+    ("command", "faults"),
+    [
+        ("squeue", [SILENT]),
+        ("sinfo", [SILENT, SILENT]),
+        ("scontrol", [SILENT]),
+        ("sbatch", [SILENT]),
+        ("sbatch", [HEARD]),
+        ("sbatch", [None, None, HEARD, None, SILENT]),
+        ("sbatch", [None, None, None, SILENT]),
+        ("sbatch", [None, None, None, HEARD]),
+    ],
+)
+def test_a_silence_in_the_midst_of_a_submission_is_waited_for_and_nothing_is_there_twice(
+    slurm, workflow, command, faults
+):
+    slurm.faults[command] = list(faults)
+
+    SlurmService({}).submit(workflow)
+
+    assert slurm.faults[command] == []
+    assert sorted(slurm.alive) == ONE_WHOLE
+    plan, facts = JobStore(Path(slurm.folder)).read()
+    assert all(not slurm.elements[each.element].is_over for each in plan.jobs)
+    assert slurm.elements[next(each for each in slurm.elements if each.array == facts["dispatcher_job"])].name
+
+
+def test_a_slurm_that_stays_silent_is_reported_and_what_it_had_accepted_is_cleared_away_by_the_next(slurm, workflow):
+    slurm.faults["sbatch"] = [None, SILENT]
+    slurm.faults["squeue"] = [None] + [SILENT] * 10
+
+    with pytest.raises(Retriable):
+        SlurmService({}).submit(workflow)
+
+    assert slurm.alive == ["w.isr", "w.isr"]
+    assert SlurmService({}).list_submitted_jobs() == [slurm.folder]
+    slurm.faults.clear()
+    SlurmService({}).submit(workflow)
+    assert sorted(slurm.alive) == ONE_WHOLE
+
+
+def test_what_a_submitter_who_was_killed_has_left_is_cancelled_as_any_workflow(slurm, workflow, monkeypatch):
+    slurm.faults["sbatch"] = [None, None, None, SILENT]
+    slurm.faults["squeue"] = [None] + [SILENT] * 10
+    with pytest.raises(Retriable):
+        SlurmService({}).submit(workflow)
+    slurm.faults.clear()
+    monkeypatch.setattr("launchers.slurm.conductor.Slurm", lambda environment: slurm)
+    (wms_id,) = SlurmService({}).list_submitted_jobs()
+    assert len(slurm.alive) == 4
+
+    assert SlurmService({}).cancel(wms_id) == (True, "")
+
+    assert slurm.alive == []
+    assert set(states(workflow)) == {"DELETED"}
+    assert SlurmService({}).get_status(wms_id)[0] is WmsStates.DELETED
+    assert SlurmService({}).list_submitted_jobs() == []
+    SlurmService({}).submit(workflow)
+    assert slurm.alive == []
+
+
+def test_a_submission_that_counts_is_found_and_not_made_again(slurm, workflow):
+    first = SlurmService({}).submit(workflow)
+    calls = len(slurm.submissions)
+    (dispatching,) = dispatcher.dispatchers(slurm.queue()).values()
+    slurm.put(dispatching.element, "CANCELLED by 0")
+
+    second = SlurmService({}).submit(workflow)
+
+    assert first.run_id == second.run_id
+    assert len(slurm.submissions) == calls
+    assert SlurmService({}).get_status(slurm.folder)[0] is WmsStates.HELD
+
+
+def test_a_job_that_was_taken_back_is_not_found_again_in_the_queue(slurm, workflow):
+    slurm.faults["sbatch"] = [None, REFUSED]
+    with pytest.raises(OperatorError):
+        SlurmService({}).submit(workflow)
+    store = JobStore(Path(slurm.folder))
+
+    conductor = Conductor(store, slurm)
+    conductor.reconcile(slurm.queue())
+    conductor.act()
+
+    assert [each.state for each in conductor.plan.jobs[:2]] == [JobState.PENDING] * 2
+    assert slurm.alive == ["w.isr", "w.isr"]
