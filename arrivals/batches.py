@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from itertools import batched
 
 from arrivals.announcement import Kind, Sidecar
-from arrivals.files import Arrived, locate, verify
+from arrivals.files import Arrived, locate, lost_folder, verify
 from arrivals.ledger import Ledger
+from arrivals.outcomes import is_retriable
 from arrivals.records import LedgerRow
 from resources.site import ArrivalSettings
 
@@ -107,5 +108,6 @@ class Pending:
                 )
                 examined.append(Candidate(row, arrived, Sidecar.from_json(row.sidecar) if row.sidecar else None))
             except Exception as error:  # whatever it is, it is this row's, and the others go on
-                examined.append(error)
+                lost = lost_folder(row.url, self.settings.paths) if is_retriable(error) else None
+                examined.append(lost or error)
         return examined

@@ -21,7 +21,7 @@ from urllib.parse import unquote
 from lsst.daf.butler import Butler
 from lsst.resources import ResourcePath
 
-from resources.errors import Rejected, Retriable
+from resources.errors import Rejected, Retriable, Waiting
 from resources.site import PathRule
 
 SAMPLED_ONE_IN = 20
@@ -77,6 +77,32 @@ def locate(url: str, rules: Sequence[PathRule]) -> ResourcePath:
         raise Rejected("somebody put file:// before the URL", url, "announce it with the RSE's own prefix")
     mapped = ", ".join(rule.announced for rule in rules)
     raise Rejected("lies outside the prefixes that this site maps", url, f"mapped in arrivals.paths: {mapped}")
+
+
+def folder_key(rule: PathRule) -> str:
+    """The name by which files below a prefix wait for its folder."""
+    return f"folder={rule.local}"
+
+
+def is_away(rule: PathRule) -> bool:
+    """Whether a prefix's own folder isn't there, or is as empty as the place of a mount that was lost."""
+    folder = _folder(rule.local)
+    if not folder.isLocal:
+        return False
+    try:
+        with os.scandir(folder.ospath) as entries:
+            return next(entries, None) is None
+    except OSError:
+        return True
+
+
+def lost_folder(url: str, rules: Sequence[PathRule]) -> Waiting | None:
+    """What a file that can't be reached has to wait for, if all that lies below its prefix is away."""
+    for prefix, rule in _longest_first(tuple(rules)):
+        if url.startswith(prefix):
+            what = f"{rule.announced} is mapped to this folder, which is not there or empty"
+            return Waiting(what, folder_key(rule), "is it mounted?") if is_away(rule) else None
+    return None
 
 
 @lru_cache(maxsize=16)

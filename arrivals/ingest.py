@@ -36,6 +36,7 @@ from arrivals.dimensions import (
     load_dimensions,
 )
 from arrivals.exposures import KnownExposures
+from arrivals.files import folder_key, is_away
 from arrivals.garbage import only_new_objects_collected
 from arrivals.ingest_report import MAX_PROBLEMS, IngestReport, Problem
 from arrivals.ledger import Ledger
@@ -48,7 +49,7 @@ from arrivals.repetitions import Content, content_of, differ, repetition_of
 from arrivals.states import State
 from arrivals.visits import OneToOneVisits, VisitConflict, VisitDefinition
 from arrivals.zips import ZipMember, ingest_zip, member_observations, read_members
-from resources.errors import Rejected, Retriable, SiteFault
+from resources.errors import Rejected, Retriable, SiteFault, Waiting
 from resources.site import ArrivalSettings
 
 _LOG = logging.getLogger(__name__)
@@ -119,6 +120,7 @@ class _Ingest:
         self._butler = butler
         self._ledger = ledger
         self._pending = Pending(ledger, settings, day_obs, undated)
+        self._paths = settings.paths
         self._stopping = stopping
         try:
             self._instrument = Instrument.from_string(settings.instrument, butler.registry)
@@ -151,6 +153,7 @@ class _Ingest:
         self._being_settled: dict[tuple[str, str], Content] = {}
 
     def run(self) -> IngestReport:
+        self._ledger.wake({folder_key(rule) for rule in self._paths if not is_away(rule)})
         with (
             ThreadPoolExecutor(READERS, "arrivals-reader") as readers,
             ThreadPoolExecutor(1, "arrivals-settler") as settler,
@@ -162,6 +165,8 @@ class _Ingest:
                 (Kind.PRODUCT, self._ingest_products),
             ):
                 for rows, examined in self._pending.batches(kind, readers, self._stopping):
+                    for what, count in Counter(str(found) for found in examined if isinstance(found, Waiting)).items():
+                        _LOG.warning("%d files wait: %s", count, what)
                     self._settle(kind, self._each_file_once(rows, examined, ingest), settler)
                 # Rows of the next kind may be rows of this one that wait, and then be woken.
                 self._await_settled()

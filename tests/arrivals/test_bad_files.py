@@ -14,7 +14,7 @@ from drp_tasks.instrument import SimCam
 from drp_tasks.raw_formatter import SimCamRawFormatter
 from resources.errors import Retriable
 from simulator.messages import FileKind
-from tests.arrivals.delivered import DETECTORS, altered, announced, of_kind, receiving_site
+from tests.arrivals.delivered import DETECTORS, PREFIX, altered, announced, of_kind, receiving_site
 
 INDEX = "_butler_zip_index.json"
 
@@ -131,8 +131,9 @@ def test_trouble_that_is_no_files_own_ends_the_turn_and_blames_no_row(site, deli
     raws = of_kind(delivery, FileKind.RAW)
     site.receive(announced(raws))
 
-    def away(*arguments):
-        raise Retriable("database trouble", "ledger")
+    def away(ledger, keys):
+        if any("exposure=" in key for key in keys):
+            raise Retriable("database trouble", "ledger")
 
     monkeypatch.setattr("arrivals.ledger.Ledger.wake", away)
     with pytest.raises(Retriable):
@@ -157,3 +158,43 @@ def test_a_header_that_a_troubled_disk_withholds_is_read_later(site, delivery, m
     assert site.row(raws[1]).state is State.INGESTED
     assert site.row(raws[0]).state is State.WAITING
     assert "Input/output error" in site.row(raws[0]).reason
+
+
+@pytest.mark.parametrize("mount_point_stays", [True, False], ids=["empty", "gone"])
+def test_what_lies_on_a_lost_mount_waits_for_it_and_is_woken_when_it_is_back(
+    delivery, tmp_path, repository, caplog, mount_point_stays
+):
+    folder, elsewhere = tmp_path / "rucio", tmp_path / "elsewhere"
+    site = receiving_site(tmp_path, repository, folder)
+    files = [altered(delivery, file, folder) for file in of_kind(delivery, FileKind.RAW, FileKind.DIMENSIONS)]
+    folder.rename(elsewhere)
+    if mount_point_stays:
+        folder.mkdir()
+    site.receive(announced(files))
+
+    site.ingest()
+
+    rows = [site.row(file) for file in files]
+    assert {(row.state, row.waits_for, row.attempts) for row in rows} == {(State.WAITING, f"folder={folder}", 0)}
+    said = [record.getMessage() for record in caplog.records if record.name == "arrivals.ingest"]
+    assert [PREFIX in line and str(folder) in line for line in said] == [True, True]  # once a batch of each kind
+
+    if mount_point_stays:
+        folder.rmdir()
+    elsewhere.rename(folder)
+    site.ingest()
+
+    assert {site.row(file).state for file in files} == {State.INGESTED}
+
+
+def test_a_file_that_is_missing_beside_others_does_not_pass_for_a_lost_mount(delivery, tmp_path, repository):
+    folder = tmp_path / "rucio"
+    site = receiving_site(tmp_path, repository, folder)
+    raw, other = of_kind(delivery, FileKind.RAW)
+    altered(delivery, other, folder)
+    site.receive(announced([raw]))
+
+    site.ingest()
+
+    assert (site.row(raw).state, site.row(raw).waits_for) == (State.WAITING, None)
+    assert "file is not there" in site.row(raw).reason
