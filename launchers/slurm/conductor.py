@@ -371,7 +371,7 @@ class Conductor:
         changed: list[int] = []
         for position in positions:
             job = self.plan.jobs[position]
-            self._store.tell(str(error), self._store.log(job, job.attempt + 1))
+            self._store.tell(str(error), self._store.log(job, job.attempt))
             self._store.tell(f"{job.name}: attempt {job.attempt + 1} given up: {error}")
             changed += self.plan.refused(position)
         self._write(changed)

@@ -445,7 +445,7 @@ def test_a_job_that_slurm_takes_no_more_fails_with_its_reason_and_the_workflow_e
     assert states(found) == {"isr_0": "FAILED", "finalJob": "SUCCEEDED"}
     assert (found.exit_code_summary or {})["isr"] == [3]
     assert "1 refused by Slurm" in str(found.specific_info)
-    assert "Required partition not available" in (folder / "submit" / "logs" / "isr" / "isr_0.2.log").read_text()
+    assert "Required partition not available" in (folder / "submit" / "logs" / "isr" / "isr_0.1.log").read_text()
 
 
 @pytest.mark.parametrize(

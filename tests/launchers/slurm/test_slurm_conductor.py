@@ -370,7 +370,7 @@ def test_a_job_that_slurm_takes_no_more_fails_with_its_reason_and_the_workflow_e
     assert w.states == {"a": "FAILED", "b": "PRUNED", "c": "SUCCEEDED", "final": "READY"}
     refused = w.conductor.plan.jobs[0]
     assert (refused.ending, refused.exit_code, refused.attempt) == (Ending.REFUSED, 137, 1)
-    log = w.store.log(refused, 2).read_text()
+    log = w.store.log(refused, refused.attempt).read_text()
     assert "Slurm refuses: Memory specification can not be satisfied" in log
     w.turn()
     w.end("final", 0)
