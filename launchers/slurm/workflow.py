@@ -12,7 +12,7 @@ import errno
 import math
 import shlex
 import sys
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
@@ -37,6 +37,17 @@ OURS = frozenset(
 )
 """Options of ``sbatch`` that a profile can't set, because this plugin does."""
 
+WITHOUT_EQUIVALENT = {
+    "accounting_user": "accountingUser",
+    "category": "category",
+    "attrs": "attrs",
+    "abort_return_value": "abortReturnValue",
+}
+"""Attributes of ctrl_bps's jobs that Slurm has nothing for, and BPS's settings that they come from.
+
+Jobs are accounted to whom they run as, a workflow has no exit code of its own, and the others are HTCondor's.
+"""
+
 DISPATCHER = "slurmDispatcher"
 """BPS section with what the dispatcher's own job asks for."""
 
@@ -52,6 +63,7 @@ class SlurmWorkflow(BaseWmsWorkflow):
         self.plan = Plan([], [])
         self.scripts: list[str] = []
         self.facts: dict[str, Any] = {}
+        self.left_out: list[str] = []
 
     @classmethod
     def from_generic_workflow(
@@ -62,6 +74,7 @@ class SlurmWorkflow(BaseWmsWorkflow):
         workflow.service_class = service_class
         workflow.submit_path = out_prefix
         workflow.plan, workflow.scripts = translate(config, generic_workflow)
+        workflow.left_out = left_out(generic_workflow)
         attributes = generic_workflow.run_attrs
         workflow.facts = {
             "name": generic_workflow.name,
@@ -87,7 +100,10 @@ class SlurmWorkflow(BaseWmsWorkflow):
         """
         submit_path = Path(out_prefix)
         try:
-            JobStore(submit_path).create(self.plan, self.scripts, self.facts)
+            store = JobStore(submit_path)
+            store.create(self.plan, self.scripts, self.facts)
+            for line in self.left_out:
+                store.tell(line)
             command = shlex.join([sys.executable, "-m", "launchers.slurm.dispatcher", str(submit_path)])
             dispatcher_script(submit_path).write_text(f"#!/bin/bash\nexec {command}\n", encoding="utf-8")
         except OSError as error:
@@ -165,6 +181,22 @@ def translate(config: BpsConfig, workflow: GenericWorkflow) -> tuple[Plan, list[
         )
         sizes[block] += 1
     return Plan(jobs, requests), [_script(each.node, each.workflow) for each in nodes]
+
+
+def left_out(workflow: GenericWorkflow) -> list[str]:
+    """Say which of the settings that jobs have mean nothing on Slurm.
+
+    Parameters
+    ----------
+    workflow
+        From ctrl_bps.
+    """
+    labels: defaultdict[str, dict[str, None]] = defaultdict(dict)
+    for node in (*(flat.node for flat in flat_jobs(workflow)), final_job(workflow)):
+        for attribute, setting in WITHOUT_EQUIVALENT.items():
+            if getattr(node, attribute, None) not in (None, "", {}):
+                labels[setting][node.label] = None
+    return [f"{', '.join(some)}: {setting} means nothing on Slurm" for setting, some in labels.items()]
 
 
 def _request(node: GenericWorkflowNode, config: BpsConfig, profiles: _Profiles) -> Request:

@@ -131,6 +131,31 @@ def test_a_profile_cannot_set_what_bps_has_a_setting_for():
         translate(configuration(site={"here": {"profile": {"slurm": {"mem": "5G"}}}}), workflow(job("a1")))
 
 
+def test_what_slurm_has_nothing_for_is_said_so(tmp_path):
+    generic = workflow(
+        job("a1", accounting_user="me", category="big", attrs={"Nice": 1}),
+        job("a2", accounting_user="me"),
+        job("b1", accounting_user="me", abort_on_value=9, abort_return_value=0),
+        job("c1", attrs={}, accounting_group="lsst"),
+    )
+
+    SlurmWorkflow.from_generic_workflow(configuration(), generic, "/submit", "s").write(str(tmp_path))
+
+    told = [line.partition(" ")[2] for line in (tmp_path / "events.log").read_text().splitlines()]
+    assert sorted(told) == [
+        "a, b: accountingUser means nothing on Slurm",
+        "a: attrs means nothing on Slurm",
+        "a: category means nothing on Slurm",
+        "b: abortReturnValue means nothing on Slurm",
+    ]
+
+
+def test_a_workflow_that_asks_for_nothing_special_is_told_nothing(tmp_path):
+    SlurmWorkflow.from_generic_workflow(configuration(), workflow(job("a1")), "/submit", "s").write(str(tmp_path))
+
+    assert not (tmp_path / "events.log").exists()
+
+
 def test_a_priority_that_is_no_number_is_refused():
     with pytest.raises(Rejected, match="a: the priority 'soon' is no number"):
         translate(configuration(), workflow(job("a1", priority="soon")))
