@@ -317,6 +317,7 @@ def _take_back(slurm: Slurm, store: JobStore, queue: Queue) -> Plan:
     if facts.get("submitting_at"):
         parked = [position for position, job in enumerate(plan.jobs) if job.is_parked]
         store.write(plan, plan.unparked(parked), submitting_at=None)
+    store.forget_environment()
     return plan
 
 

@@ -127,6 +127,7 @@ def test_a_submission_that_is_refused_half_way_leaves_nothing_in_slurm_and_can_b
         SlurmService({}).submit(workflow)
 
     assert slurm.alive == []
+    assert JobStore(Path(slurm.folder)).read_environment() is None
     assert SlurmService({}).get_status(str(slurm.folder))[0] is WmsStates.UNREADY
     assert SlurmService({}).list_submitted_jobs() == []
     assert SlurmService({}).report()[0] == []
