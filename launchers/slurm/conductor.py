@@ -17,7 +17,7 @@ from typing import Any
 
 from launchers.slurm.arrays import Part, array_options, part_of
 from launchers.slurm.commands import Slurm
-from launchers.slurm.ends import End, Ending, Mark, end_of
+from launchers.slurm.ends import End, Ending, Mark, Usage, end_of
 from launchers.slurm.jobs import Element, JobState
 from launchers.slurm.queue import Queue, Queued
 from launchers.slurm.refusals import Refusals
@@ -259,7 +259,11 @@ class Conductor:
         if not queued.is_over:
             return []
         end = end_of(queued.state, queued.status, self._marks.pop(queued.element, None))
-        return self._end(position, end) if end is not None else []
+        if end is None:
+            return []
+        changed = self._end(position, end)
+        # What was killed could not say where it was.
+        return changed if end.mark is not None else changed + self.plan.used(position, Usage(node=queued.node))
 
     def _is_same(self, position: int, queued: Queued) -> bool:
         """Whether a job in the queue is ours: a controller that dies in a bad moment gives numbers out twice."""
@@ -400,7 +404,7 @@ class Conductor:
         unknown = {
             job.element: position
             for position, job in enumerate(self.plan.jobs)
-            if job.element and job.ending is not None and not job.usage.node
+            if job.element and job.ending is not None and not job.usage.cpu_s
         }
         try:
             accounts = self._slurm.accounts(_names(unknown))

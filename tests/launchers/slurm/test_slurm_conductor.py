@@ -186,6 +186,20 @@ def test_the_end_is_written_down_with_what_accounting_knows_of_the_silent(world)
     assert plan.jobs[1].usage == Usage(1.5, 1.0, "n1")
 
 
+def test_the_node_of_a_job_that_was_killed_is_what_the_queue_says_and_accounting_knows_the_rest(world):
+    w = world([Job("a", "j"), Job("final", "j", place=1, is_final=True)], requests=[Request("j")])
+    w.park()
+    w.slurm.put(w.element("a"), "TIMEOUT", node="n3")
+    w.turn()
+    assert w.store.read()[0].jobs[0].usage == Usage(node="n3")
+
+    w.slurm.accounted[w.element("a")] = Accounted("TIMEOUT", 0, Usage(60.0, 500.0, "n3"))
+    w.end("final", 0)
+    w.turn()
+
+    assert w.store.read()[0].jobs[0].usage == Usage(60.0, 500.0, "n3")
+
+
 def test_a_block_larger_than_an_array_is_several(world):
     FakeSlurmSmall = type("FakeSlurmSmall", (FakeSlurm,), {"array_size": 3})
     w = world([Job(f"j{n}", "j", place=n) for n in range(7)])
