@@ -22,7 +22,7 @@ from launchers import bps, watch  # noqa: E402
 from launchers.bps import Handle  # noqa: E402
 from launchers.graph import build_graph  # noqa: E402
 from launchers.judging import read_outcome  # noqa: E402
-from launchers.outcome import TaskOutcome  # noqa: E402
+from launchers.outcome import LOST, TaskOutcome  # noqa: E402
 from launchers.slurm.store import JobStore  # noqa: E402
 from launchers.submission import StepRequest  # noqa: E402
 from resources.errors import Rejected  # noqa: E402
@@ -214,3 +214,27 @@ def test_a_submission_through_the_launchers_is_made_once_and_watched_to_its_end(
     assert (last.state, last.quanta_done, last.quanta_failed) == ("SUCCEEDED", graph.total, 0)
     assert read_outcome(request, first).complete
     assert all(job.attempt == 1 for job in JobStore(request.submit_path).read()[0].jobs)
+
+
+def test_a_quantum_that_hangs_is_out_of_time_on_its_node_with_its_jobs_log(request_for, cluster):
+    request = request_for("hang", numberOfRetries=0)
+    handle = bps.submit(request, build_graph(request))
+
+    def doubles(state: WmsStates) -> list[str]:
+        ((report,), _) = handle.service().report(wms_workflow_id=handle.wms_id)
+        return [job.wms_id for job in report.jobs or () if job.label == "double" and job.state is state]
+
+    deadline = time.monotonic() + 600.0
+    while len(doubles(WmsStates.SUCCEEDED)) < 3 or not doubles(WmsStates.RUNNING):
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.5)
+    cluster.client("scontrol", "update", f"jobid={doubles(WmsStates.RUNNING)[0]}", "timelimit=00:00:01")
+    watch.watch(handle, poll_s=0.5)
+
+    (failure,) = read_outcome(request, handle).failures
+    assert failure.exception == LOST
+    assert failure.message == "out of time: its job was ended before it could say more"
+    assert failure.node in cluster.client("sinfo", "--noheader", "--Node", "--format=%N").split()
+    log = Path(failure.log.removeprefix("file://"))
+    assert log.parent.parent == request.submit_path / "logs"
+    assert log.is_file()
