@@ -19,13 +19,16 @@ from sqlalchemy.exc import IntegrityError
 
 from arrivals.files import Arrived
 from arrivals.outcomes import ingest_in_bulk
-from resources.errors import Rejected
+from resources.errors import Rejected, Waiting
 
 MAX_CORRECTIONS = 20
 """So many later corrections of a file are looked for."""
 
 _NUMBERED = re.compile(r"_dimensions(\.(?P<number>\d{1,4}))?\.(?P<ending>ya?ml)$")
 _MAX_FILE_BYTES = 64 * 2**20
+
+_MAY_COME = frozenset({"day_obs", "group", "exposure", "visit"})
+"""Dimensions whose records come with the data; the others' are registered with the instrument and the skymap."""
 
 type _Records = Mapping[DimensionElement, list[DimensionRecord]]
 
@@ -88,10 +91,10 @@ def load_dimensions(butler: Butler, files: Sequence[Arrived]) -> list[LoadedDime
             records[index] = _read(butler, file)
         except Exception as error:  # the file is not ours: whatever it does to the reader is its own trouble
             results[index] = error
-    errors = ingest_in_bulk(list(records.values()), partial(_insert, butler))
+    errors = _insert_all(butler, list(records.values()))
     for position, (index, found) in enumerate(records.items()):
         cause = errors.get(position)
-        results[index] = _loaded(found) if cause is None else _explained(cause, files[index])
+        results[index] = _loaded(found) if cause is None else _explained(cause, butler, files[index], found)
     return [results[index] for index in range(len(files))]
 
 
@@ -100,6 +103,8 @@ def correct_dimensions(butler: Butler, file: Arrived) -> LoadedDimensions:
 
     Raises
     ------
+    resources.errors.Waiting
+        They need others that haven't come.
     resources.errors.Rejected
         The file is no export of dimension records.
     """
@@ -110,8 +115,18 @@ def correct_dimensions(butler: Butler, file: Arrived) -> LoadedDimensions:
                 for record in records[element]:
                     butler.registry.syncDimensionData(element.name, record, update=True)
     except IntegrityError as error:
-        raise _explained(error, file) from error
+        raise _explained(error, butler, file, records) from error
     return _loaded(records)
+
+
+def _insert_all(butler: Butler, files: Sequence[_Records]) -> dict[int, Exception]:
+    """What is wrong with each file that isn't in, by its index, whatever the order of those that need each other."""
+    errors = ingest_in_bulk(files, partial(_insert, butler))
+    if not errors or len(errors) == len(files):
+        return errors
+    failed = list(errors)  # what they lacked may have come with those that are in
+    again = _insert_all(butler, [files[index] for index in failed])
+    return {failed[position]: error for position, error in again.items()}
 
 
 def _insert(butler: Butler, files: Sequence[_Records]) -> None:
@@ -126,19 +141,38 @@ def _insert(butler: Butler, files: Sequence[_Records]) -> None:
             butler.registry.insertDimensionData(element.name, *merged[element].values(), skip_existing=True)
 
 
-def _explained(error: Exception, file: Arrived) -> Exception:
+def _explained(error: Exception, butler: Butler, file: Arrived, records: _Records) -> Exception:
     if not isinstance(error, IntegrityError):
         return error
     cause = " ".join(str(error.orig).split())
     if "foreign key" in cause.lower():
+        if key := _lacking(butler, records):
+            return Waiting("waits for dimensions that its own need", key)
         return Rejected(f"needs records that neither it nor the Butler has: {cause}", str(file.uri))
     return Rejected(f"contradicts records that the Butler has: {cause}", str(file.uri))
 
 
+def _lacking(butler: Butler, records: _Records) -> str | None:
+    """The key of a record that may still come, that these need, and that neither they nor the Butler have."""
+    given = _keys(records)
+    for element, found in records.items():
+        for needed in (element.required | element.implied) - {element}:
+            if needed.name not in _MAY_COME:
+                continue
+            data_ids = [{name: getattr(record, name) for name in needed.required.names} for record in found]
+            for key, data_id in {dimension_key(data_id): data_id for data_id in data_ids}.items():
+                if key not in given and not butler.query_dimension_records(needed.name, data_id=data_id, explain=False):
+                    return key
+    return None
+
+
+def _keys(records: _Records) -> frozenset[str]:
+    return frozenset(dimension_key(dict(record.dataId.required)) for found in records.values() for record in found)
+
+
 def _loaded(records: _Records) -> LoadedDimensions:
-    keys = {dimension_key(dict(record.dataId.required)) for found in records.values() for record in found}
     exposures = {r.id: r.day_obs for element, found in records.items() if element.name == "exposure" for r in found}
-    return LoadedDimensions(frozenset(keys), exposures)
+    return LoadedDimensions(_keys(records), exposures)
 
 
 def _read(butler: Butler, file: Arrived) -> _Records:

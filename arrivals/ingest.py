@@ -376,9 +376,10 @@ class _Ingest:
         self._exposures |= exposures
         self._defined |= defined.visits
         self._conflicts |= {conflict.visit: conflict for conflict in defined.conflicts}
-        keys = {dimension_key({"instrument": self._name, "exposure": exposure}) for exposure in exposures}
-        keys |= {dimension_key({"instrument": self._name, "visit": visit}) for visit in defined.visits}
-        self._wake(keys)
+        came = {("exposure", exposure) for exposure in exposures} | {("visit", visit) for visit in defined.visits}
+        for record in filter(None, map(self._known.record, exposures)):
+            came |= {("day_obs", record.day_obs), ("group", record.group)}
+        self._wake({dimension_key({"instrument": self._name, name: value}) for name, value in came})
         return {conflict.visit: str(conflict) for conflict in defined.conflicts}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -135,3 +136,95 @@ def test_of_a_far_file_only_the_beginning_is_fetched_for_its_header():
     with Arrived(far).head() as head:
         assert head.read() == b"SIMPLE"
     assert asked == [HEAD_BYTES]
+
+
+@pytest.fixture
+def halves(delivery):
+    """An export of one exposure's records without its group and day_obs, and one of those."""
+    original = of_kind(delivery, FileKind.DIMENSIONS)[0]
+    head, *sections = delivery.path(original).read_text().split("- type: dimension\n")
+
+    def export(name: str, *elements: str):
+        kept = [
+            section for section in sections if section.strip().startswith(tuple(f"element: {e}\n" for e in elements))
+        ]
+        content = "- type: dimension\n".join((head, *kept)).encode()
+        return altered(delivery, original, delivery.rucio_folder, content, name=f"{name}_dimensions.yaml")
+
+    return export("halves/exposure", "exposure"), export("halves/group", "group", "day_obs")
+
+
+def test_dimensions_wait_for_those_that_they_need_and_are_woken_by_them(site, halves):
+    exposure, group = halves
+    site.receive(announced([exposure]))
+    site.ingest()
+
+    row = site.row(exposure)
+    assert (row.state, row.attempts) == (State.WAITING, 0)
+    assert row.waits_for in {"instrument=SimCam,day_obs=20261101", "instrument=SimCam,group=2026-11-02T03:00:40.000"}
+
+    site.receive(announced([group]))
+    site.ingest()
+    site.ingest()
+
+    assert site.row(exposure).state is State.INGESTED
+    assert site.dimensions("exposure") == 1
+
+
+def test_dimensions_that_need_others_of_a_batch_with_a_bad_one_are_not_forgotten(site, delivery, halves):
+    exposure, group = halves
+    text = delivery.path(of_kind(delivery, FileKind.DIMENSIONS)[1]).read_bytes()
+    bad = altered(
+        delivery,
+        exposure,
+        delivery.rucio_folder,
+        text.replace(b"physical_filter: r_57", b"physical_filter: z_9"),
+        name="halves/bad_dimensions.yaml",
+    )
+    for file in (exposure, bad, group):
+        site.receive(announced([file]))
+
+    site.ingest()
+    site.ingest()
+
+    assert site.row(exposure).state is State.INGESTED
+    assert site.row(bad).state is State.QUARANTINED
+
+
+def test_dimensions_wait_for_a_day_that_raws_bring(site, delivery, halves):
+    [of_raws] = {json.loads(raw.sidecar)["dataId"]["dataId"]["exposure"] for raw in of_kind(delivery, FileKind.RAW)}
+    exposure = altered(
+        delivery,
+        halves[0],
+        delivery.rucio_folder,
+        delivery.path(halves[0]).read_bytes().replace(b"day_obs: 20261101", f"day_obs: {of_raws // 100_000}".encode()),
+        name="halves/another_dimensions.yaml",
+    )
+    site.receive(announced([halves[1]]))
+    site.receive(announced([exposure]))
+    site.ingest()
+    assert site.row(exposure).waits_for == f"instrument=SimCam,day_obs={of_raws // 100_000}"
+
+    site.receive(announced(of_kind(delivery, FileKind.RAW)))
+    site.ingest()
+    site.ingest()
+
+    assert site.row(exposure).state is State.INGESTED
+
+
+def test_dimensions_that_need_what_only_the_site_can_register_are_refused(site, delivery):
+    original = of_kind(delivery, FileKind.DIMENSIONS)[0]
+    text = delivery.path(original).read_bytes()
+    unknown = altered(
+        delivery,
+        original,
+        delivery.rucio_folder,
+        text.replace(b"physical_filter: r_57", b"physical_filter: z_9"),
+        name="unknown/filter_dimensions.yaml",
+    )
+    site.receive(announced([unknown]))
+
+    site.ingest()
+
+    assert site.row(unknown).state is State.QUARANTINED
+    assert "needs records that neither it nor the Butler has" in site.row(unknown).reason
