@@ -1,7 +1,5 @@
 """What a step's run does about a batch system that is away, or about what others have done to its submission."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -103,3 +101,32 @@ def test_what_was_not_cancelled_is_said_so_with_how_to_do_it_by_hand(
     service.script[:] = [WmsStates.DELETED]
     step_run.launch_and_watch(context_that_logs(said), request_with_submission, poll_s=0.0)
     assert service.restarted == []
+
+
+def test_a_run_lives_for_others_until_it_is_done_with_their_step():
+    found: dict[str, bool] = {}
+
+    def lives(context: dg.OpExecutionContext, step: str, run_id: str = "") -> bool:
+        asking = SimpleNamespace(instance=context.instance, op_handle=step, log=context.log)
+        return step_run.others_of(asking).lives(run_id or context.run_id)
+
+    @dg.op
+    def first(context: dg.OpExecutionContext) -> None:
+        found["at it"] = lives(context, "first")
+        found["before it"] = lives(context, "second")
+
+    @dg.op(ins={"start": dg.In(dg.Nothing)})
+    def second(context: dg.OpExecutionContext) -> None:
+        found["after it"] = lives(context, "first")
+        found["unknown"] = lives(context, "first", "no such run")
+
+    @dg.job
+    def steps() -> None:
+        second(first())
+
+    with dg.DagsterInstance.ephemeral() as instance:
+        result = steps.execute_in_process(instance=instance)
+        asking = SimpleNamespace(instance=instance, op_handle="first", log=SimpleNamespace(info=print))
+        found["ended"] = step_run.others_of(asking).lives(result.run_id)
+
+    assert found == {"at it": True, "before it": True, "after it": False, "unknown": False, "ended": False}
