@@ -7,7 +7,7 @@ Belongs here: finding the folders of earlier attempts, and which of them are sti
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -84,25 +84,33 @@ def attempts_of(submissions: Path, release: str, step: str | None = None) -> lis
     step
         The step's short name; None: all steps'.
     """
-    found = []
-    for file in (submissions / release).glob(f"{release}_{step or ''}*/{KEY_FILE}"):
+    found = _read((submissions / release).glob(f"{release}_{step or ''}*/{KEY_FILE}"))
+    wanted = (attempt for attempt in found if step in {None, attempt.key.step})
+    return sorted(wanted, key=lambda attempt: (attempt.key.step, attempt.key.partitions, attempt.key.attempt))
+
+
+def attempts_at(submissions: Path, work: SubmissionKey) -> list[Attempt]:
+    """Find all attempts at the same work, in their order.
+
+    Parameters
+    ----------
+    submissions
+        Folder of all submissions at this site.
+    work
+        Any attempt at it.
+    """
+    found = _read((submissions / work.release).glob(f"{work.work}_*/{KEY_FILE}"))
+    return sorted(found, key=lambda attempt: attempt.key.attempt)
+
+
+def _read(files: Iterable[Path]) -> Iterator[Attempt]:
+    for file in files:
         content = json.loads(file.read_text())
         key = SubmissionKey(**content["key"] | {"partitions": tuple(content["key"]["partitions"])})
-        if step in {None, key.step}:
-            claim = file.parent / CLAIM_FILE
-            *former, run_id = (claim.read_text().splitlines() if claim.is_file() else []) or [""]
-            found.append(
-                Attempt(
-                    key,
-                    file.parent,
-                    content["is_rescue"],
-                    content["begun_s"],
-                    run_id,
-                    tuple(former),
-                    content.get("asked", ""),
-                )
-            )
-    return sorted(found, key=lambda attempt: (attempt.key.step, attempt.key.partitions, attempt.key.attempt))
+        claim = file.parent / CLAIM_FILE
+        *former, run_id = (claim.read_text().splitlines() if claim.is_file() else []) or [""]
+        asked = content.get("asked", "")
+        yield Attempt(key, file.parent, content["is_rescue"], content["begun_s"], run_id, tuple(former), asked)
 
 
 def last_pass(attempts: list[Attempt]) -> list[Attempt]:
@@ -127,8 +135,7 @@ def attempts_before(submissions: Path, key: SubmissionKey) -> list[Attempt]:
     key
         The rescue's.
     """
-    same = [each for each in attempts_of(submissions, key.release, key.step) if each.key.digest == key.digest]
-    return last_pass([each for each in same if each.key.attempt < key.attempt])
+    return last_pass([each for each in attempts_at(submissions, key) if each.key.attempt < key.attempt])
 
 
 def current_work(attempts: Iterable[Attempt]) -> list[Work]:

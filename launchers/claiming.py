@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from launchers.attempts import CLAIM_FILE, KEY_FILE, Attempt, attempts_of
+from launchers.attempts import CLAIM_FILE, KEY_FILE, Attempt, attempts_at
 from launchers.folders import writing
 from launchers.processes import exclusive
 from launchers.submission import SubmissionKey
@@ -92,9 +92,7 @@ def claim_attempt(
     with writing(release), exclusive(release / f"{first.work}.claim", wait_s=_LOCK_S) as lock:
         if lock is None:
             raise Retriable("another run is claiming it", first.work, "try again in a minute")
-        attempts = [
-            each for each in attempts_of(submissions, first.release, first.step) if each.key.digest == first.digest
-        ]
+        attempts = attempts_at(submissions, first)
         mine = [each for each in attempts if each.run_id == run_id and each.key.attempt >= first.attempt]
         found = mine[0] if mine else _left_running(attempts, run_id, is_rescue, asked, others)
         if found is None:
