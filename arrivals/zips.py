@@ -71,7 +71,7 @@ def read_members(butler: Butler, file: ResourcePath) -> list[ZipMember]:
         found = [
             ZipMember(refs[id_], path) for path, information in index.artifact_map.items() for id_ in information.ids
         ]
-    except (zipfile.BadZipFile, EOFError, KeyError, ValueError, TypeError) as error:
+    except (zipfile.BadZipFile, EOFError, LookupError, ValueError, TypeError) as error:
         cause = str(error.args[0]) if isinstance(error, KeyError) else str(error)
         raise Rejected(f"is no Butler zip: {' '.join(cause.split())}", str(file)) from error
     if not found:

@@ -4,6 +4,8 @@ import errno
 import io
 import shutil
 import zipfile
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,13 +21,15 @@ from tests.arrivals.delivered import DETECTORS, PREFIX, altered, announced, of_k
 INDEX = "_butler_zip_index.json"
 
 
-def with_index(path: Path, old: str, new: str) -> bytes:
+def with_index(path: Path, changes: Mapping[str, str]) -> bytes:
     """A zip's content with another index."""
     content = io.BytesIO()
     with zipfile.ZipFile(path) as source, zipfile.ZipFile(content, "w") as changed:
         for name in source.namelist():
             member = source.read(name)
-            changed.writestr(name, member.replace(old.encode(), new.encode()) if name == INDEX else member)
+            for old, new in changes.items() if name == INDEX else ():
+                member = member.replace(old.encode(), new.encode())
+            changed.writestr(name, member)
     return content.getvalue()
 
 
@@ -92,7 +96,7 @@ def test_a_zip_with_an_impossible_exposure_is_refused_and_its_neighbour_goes_in(
     folder = tmp_path / "rucio"
     site = receiving_site(tmp_path, repository, folder)
     first, second, *_ = of_kind(delivery, FileKind.ZIP)
-    impossible = with_index(delivery.path(first), "202611010000", "999999999202611010000")
+    impossible = with_index(delivery.path(first), {"202611010000": "999999999202611010000"})
     bad = altered(delivery, first, folder, impossible, name="bad.zip")
     good = altered(delivery, second, folder)
     site.receive(announced([altered(delivery, file, folder) for file in of_kind(delivery, FileKind.DIMENSIONS)]))
@@ -198,3 +202,66 @@ def test_a_file_that_is_missing_beside_others_does_not_pass_for_a_lost_mount(del
 
     assert (site.row(raw).state, site.row(raw).waits_for) == (State.WAITING, None)
     assert "file is not there" in site.row(raw).reason
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({'"SimCam"': '"LATISS"'}, "holds raws of LATISS, but this site takes SimCam"),
+        ({'"detector":1,': '"detector":77,', '"SimCam",1,': '"SimCam",77,'}, "SimCam has no detector 77"),
+        ({'"detector":1,': '"detector":77,'}, "is no Butler zip: No dimension record for element 'detector'"),
+    ],
+    ids=["another instrument", "no such detector", "records of other detectors"],
+)
+def test_a_zip_of_what_the_site_does_not_have_is_refused_whole(delivery, tmp_path, repository, changes, reason):
+    folder = tmp_path / "rucio"
+    site = receiving_site(tmp_path, repository, folder)
+    first, second, *_ = of_kind(delivery, FileKind.ZIP)
+    index = with_index(delivery.path(first), changes)
+    bad = altered(delivery, first, folder, index, name="bad.zip")
+    good = altered(delivery, second, folder)
+    site.receive(announced([altered(delivery, file, folder) for file in of_kind(delivery, FileKind.DIMENSIONS)]))
+    site.receive(announced([bad, good]))
+
+    site.ingest()
+
+    assert site.row(good).state is State.INGESTED
+    assert site.row(bad).state is State.QUARANTINED
+    assert reason in site.row(bad).reason
+    assert site.count("raw") == len(DETECTORS)
+
+
+def test_a_raw_whose_header_says_more_than_the_butler_can_keep_is_refused_and_its_neighbour_goes_in(
+    delivery, tmp_path, repository
+):
+    folder = tmp_path / "rucio"
+    site = receiving_site(tmp_path, repository, folder)
+    raw, good = of_kind(delivery, FileKind.RAW)
+    content = delivery.path(raw).read_bytes()
+    for before, after in (
+        (b"IMGTYPE = 'OBJECT  '".ljust(80), f"IMGTYPE = '{'X' * 68}'".encode().ljust(80)),
+        (b"OBSID   = 'SC_S_20261102_000001'".ljust(80), b"OBSID   = 'SC_S_20261102_000009'".ljust(80)),
+        (b"SEQNUM  =                    1".ljust(80), b"SEQNUM  =                    9".ljust(80)),
+    ):
+        assert before in content
+        content = content.replace(before, after)
+    bad = replace(altered(delivery, raw, folder, content, name="long.fits"), sidecar="")
+    site.receive(announced([bad, altered(delivery, good, folder)]))
+
+    site.ingest()
+
+    assert site.row(good).state is State.INGESTED
+    assert site.row(bad).state is State.QUARANTINED
+    assert "the database refuses it" in site.row(bad).reason
+    assert "observation_type" in site.row(bad).reason
+
+
+def test_a_name_that_no_file_system_can_have_is_refused(site, delivery):
+    [raw, *_] = of_kind(delivery, FileKind.RAW)
+    bad = replace(raw, name=f"{'x' * 300}.fits")
+    site.receive(announced([bad]))
+
+    site.ingest()
+
+    assert site.row(bad).state is State.QUARANTINED
+    assert "File name too long" in site.row(bad).reason
