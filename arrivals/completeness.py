@@ -98,11 +98,18 @@ class DayCompleteness:
         Each exposure that was announced or is in the Butler, by id.
     last_received_at
         When the last message about it came, if any did.
+    absent
+        Science detectors of the instrument of which nothing came and nothing was announced all day. They aren't
+        expected: a site may take a part of the camera only.
+    skipped
+        Sequence numbers between those of its exposures that no exposure has. Not all that is taken is sent everywhere.
     """
 
     day_obs: int
     exposures: tuple[ExposureCompleteness, ...]
     last_received_at: datetime | None
+    absent: frozenset[int] = frozenset()
+    skipped: frozenset[int] = frozenset()
 
     @property
     def expected(self) -> int:
@@ -118,6 +125,15 @@ class DayCompleteness:
     def incomplete(self) -> tuple[ExposureCompleteness, ...]:
         """Exposures of which something is missing."""
         return tuple(exposure for exposure in self.exposures if not exposure.complete)
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What somebody may wonder about although nothing that was announced is missing."""
+        told = (
+            ("no exposure has the detectors", self.absent),
+            ("no exposure has the sequence numbers", self.skipped),
+        )
+        return tuple(f"{what} {ranges(numbers)}" for what, numbers in told if numbers)
 
     @property
     def unfinished(self) -> int:
@@ -188,6 +204,8 @@ def day_completeness(
             for number in sorted(announced.keys() | arrived.keys())
         ),
         max((rows.last_received_at for rows in announced.values()), default=None),
+        absent=_science_detectors(butler, instrument) - expected if expected else frozenset(),
+        skipped=_skipped(butler, instrument, day_obs),
     )
 
 
@@ -223,6 +241,19 @@ def ranges(numbers: Collection[int]) -> str:
         else:
             runs.append([number, number])
     return ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)
+
+
+def _science_detectors(butler: Butler, instrument: Instrument) -> frozenset[int]:
+    records = butler.query_dimension_records("detector", instrument=instrument.getName(), explain=False)
+    return frozenset(record.id for record in records if record.purpose == "SCIENCE")
+
+
+def _skipped(butler: Butler, instrument: Instrument, day_obs: int) -> frozenset[int]:
+    records = butler.query_dimension_records(
+        "exposure", instrument=instrument.getName(), day_obs=day_obs, explain=False
+    )
+    numbers = {record.seq_num for record in records if record.seq_num is not None}
+    return frozenset(range(min(numbers), max(numbers))) - numbers if numbers else frozenset()
 
 
 def _arrived(butler: Butler, instrument: Instrument, day_obs: int) -> dict[int, frozenset[int]]:

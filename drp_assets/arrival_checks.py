@@ -120,7 +120,7 @@ def _sentence(day: DayCompleteness, readiness: Readiness) -> str:
         lacks = f" lacks {ranges(first.missing)}" if first.missing else " has none"
         more = f" and {len(day.incomplete) - 1:,} others are incomplete" if len(day.incomplete) > 1 else ""
         said += f"; exposure {first.exposure}{lacks}{more}"
-    return said
+    return "; ".join((said, *day.remarks))
 
 
 def _completeness_metadata(day: DayCompleteness, readiness: Readiness) -> dict[str, Any]:
@@ -139,5 +139,6 @@ def _completeness_metadata(day: DayCompleteness, readiness: Readiness) -> dict[s
         "exposures incomplete": len(day.incomplete),
         "messages unfinished": day.unfinished,
         "messages quarantined": sum(exposure.quarantined for exposure in day.exposures),
+        "remarks": "; ".join(day.remarks) or "none",
         "half-arrived exposures": dg.MetadataValue.md("\n".join(lines)),
     }

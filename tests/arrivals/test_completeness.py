@@ -1,6 +1,7 @@
 """Whether a night is here: exposure by exposure, detector by detector, and why not."""
 
 from datetime import UTC, datetime, timedelta
+from operator import attrgetter
 
 import pytest
 from hypothesis import given
@@ -80,3 +81,26 @@ def test_detectors_are_expected_as_soon_as_they_are_announced(site, delivery):
 
     assert (found.arrived, found.expected) == (0, 2 * len(found.exposures))
     assert found.readiness(NOW + timedelta(days=9999), 0.0) is Readiness.ARRIVING
+
+
+def test_a_detector_that_is_absent_all_night_and_skipped_exposures_are_told(site, delivery):
+    site.receive(announced(delivery.files))
+    site.ingest()
+    last = max(
+        site.butler.query_dimension_records("exposure", day_obs=20261101, instrument="SimCam"),
+        key=attrgetter("seq_num"),
+    )
+    later = {**last.toDict(), "id": last.id + 3, "obs_id": "later", "seq_num": last.seq_num + 3}
+    site.butler.registry.insertDimensionData("exposure", later)
+
+    found = day_completeness(site.butler, site.ledger, site.settings, 20261101)
+
+    assert found.remarks == (
+        "no exposure has the detectors 2-8",
+        f"no exposure has the sequence numbers {last.seq_num + 1}-{last.seq_num + 2}",
+    )
+    assert found.readiness(NOW + timedelta(days=9999), 60.0) is Readiness.READY
+
+
+def test_of_a_day_of_which_nothing_came_nothing_is_remarked(site):
+    assert day_completeness(site.butler, site.ledger, site.settings, 20261101).remarks == ()
