@@ -9,14 +9,18 @@ or reading it (`arrivals.drain`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import reduce
 from typing import Self
 
-from confluent_kafka import KafkaException, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 from resources.errors import OperatorError
 from resources.kafka import LastError, bootstrap_address, make_admin, make_consumer
+from resources.refusals import explain, most_telling
 from resources.site import KafkaSettings
+
+_EVENTS = 100
 
 Place = tuple[str, int]
 """Topic and number of a partition, as Kafka's messages name it."""
@@ -43,6 +47,7 @@ class Connection:
         self._address = bootstrap_address(kafka)
         self._errors = LastError()
         self._next: dict[Place, int] = {}
+        self._group_refused: KafkaError | None = None
         self.consumer = make_consumer(kafka, group, self._errors)
         try:
             self.admin = make_admin(kafka, self._errors)
@@ -81,6 +86,29 @@ class Connection:
     def reached(self, positions: Mapping[Place, int]) -> None:
         """Take note of how far the consumer has been read."""
         self._next = dict(positions)
+
+    def bear(self, error: KafkaError) -> None:
+        """Take note of a trouble of the consumer itself, and go on if it keeps us from nothing but writing offsets.
+
+        Raises
+        ------
+        confluent_kafka.KafkaException
+            It is another one.
+        """
+        if error.code() != KafkaError.GROUP_AUTHORIZATION_FAILED:
+            raise KafkaException(error)
+        self._group_refused = error
+
+    def commit(self, offsets: Sequence[TopicPartition]) -> str:
+        """Write the group's offsets; returns why that can't be done, and the consumer is no use then, or nothing."""
+        trouble = self._group_refused
+        if trouble is None:  # else nobody would answer for the group, for as long as a minute
+            try:
+                self.consumer.commit(offsets=list(offsets), asynchronous=False)
+            except KafkaException as error:
+                met = (message.error() for message in self.consumer.consume(_EVENTS, timeout=0))
+                trouble = reduce(most_telling, filter(None, met), error.args[0])
+        return "" if trouble is None else str(explain(trouble, self._address, self._errors.tls))
 
     def is_well(self) -> None:
         """Take note that Kafka answers: what went wrong before explains nothing that goes wrong from now on."""

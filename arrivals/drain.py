@@ -305,8 +305,11 @@ class _Reading:
         tolerance_s = self._settings.max_clock_difference_s
         before = len(batch.receptions)
         for message in messages:
-            span = self._spans[message.topic(), message.partition()]
-            error = message.error()
+            error, topic = message.error(), message.topic()
+            if topic is None:
+                self._connection.bear(error)
+                continue
+            span = self._spans[topic, message.partition()]
             if error is not None:
                 self._end(span, error, message.offset())
                 continue
@@ -355,7 +358,7 @@ class _Reading:
         read = [TopicPartition(*place, at) for place, at in self._recorded.items() if at != self._begins[place]]
         if not read:
             return
-        try:
-            self._connection.consumer.commit(offsets=read, asynchronous=False)
-        except KafkaException as error:
-            self._notices.append(f"offsets of group {self._settings.group} not written: {error.args[0].str()}")
+        trouble = self._connection.commit(read)
+        if trouble:
+            self._notices.append(f"offsets of group {self._settings.group} not written: {trouble}")
+            self.may_go_on = False

@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 import yaml
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
+from confluent_kafka.admin import ResourceType
 
-from arrivals.drain import DrainLimits, drain
+from arrivals.drain import Drain, DrainLimits, drain
 from arrivals.ledger import Ledger
 from resources.errors import OperatorError, Retriable, SiteFault
 from resources.kafka import LastError
@@ -232,6 +233,32 @@ def test_a_topic_that_may_be_seen_but_not_read_is_refused(kafka_site, refused):
 
     assert isinstance(error, SiteFault)
     assert f"Kafka: CN={who},O={ORGANISATION} has no such right to a topic: " in str(error)
+
+
+def test_who_may_read_topics_and_keep_no_group_reads_on_and_is_told_so(kafka_site, new_topic, ledger):
+    who = "groupless"
+    topic = new_topic(kafka_site, 3)
+    publish(kafka_site, topic, 300)
+    reading = [rule for rule in may_read(who, [topic], READER_GROUPS) if rule.restype is ResourceType.TOPIC]
+    admin = kafka_site.admin()
+    for done in admin.create_acls(reading).values():
+        done.result(PATIENCE_S)
+    batches = arrivals(f"^{topic}$").model_copy(update={"batch_messages": 10})
+
+    notices: set[str] = set()
+    with Drain(shown_by(kafka_site.certificate(who), kafka_site.address), batches) as kept:
+        for _ in range(3):
+            publish(kafka_site, topic, 10)
+            notices |= set(kept.drain(ledger).notices)
+
+    assert len(ledger.find(limit=1_000)) == 330
+    [notice] = notices
+    assert re.fullmatch(
+        rf"offsets of group {GROUP} not written: {kafka_site.address}: Kafka: CN={who},O={ORGANISATION} has no right "
+        r"to the consumer group: .*; show the right certificate in kafka\.tls, or grant this one what "
+        r"docs/kafka\.md says",
+        notice,
+    )
 
 
 def reads(rule) -> bool:
