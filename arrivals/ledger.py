@@ -222,10 +222,9 @@ class Ledger:
         Raises
         ------
         resources.errors.Retriable
-            Somebody is reading such a month all the time.
+            Somebody uses the ledger all the time; months that went before that are gone.
         """
-        with self._writing() as connection:
-            return retire_months(connection, before)
+        return retire_months(self._writing, before)
 
     # ---- asking
 

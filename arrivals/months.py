@@ -14,21 +14,26 @@ Belongs here: the arithmetic of ids, the partitions, and retiring. Doesn't: rows
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+import psycopg
 from sqlalchemy import ColumnElement, Connection, delete, func, select, text
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import OperationalError
 
 from arrivals.states import State
 from arrivals.tables import MESSAGES, RETIRED, in_states, is_unfinished
+from resources.errors import Retriable
 
 ROWS_A_MONTH = 10**9
 """More than could ever come: 385 a second, all month."""
 
 _REMEMBERED = ("name", "scope", "bytes", "adler32")
 _PATIENCE = "10s"
-"""For readers of a month that is to go; who asks meanwhile waits behind us."""
+"""For who uses the ledger when a month is to go; who asks meanwhile waits behind us."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,38 +103,100 @@ def prepare_month(connection: Connection, month: int) -> None:
         connection.execute(text(statement))
 
 
-def retire_months(connection: Connection, before: datetime) -> Retired:
-    """Retire the months that ended before a time; see `arrivals.ledger.Ledger.retire`."""
+def retire_months(transaction: Callable[[], AbstractContextManager[Connection]], before: datetime) -> Retired:
+    """Retire the months that ended before a time, each by itself; see `arrivals.ledger.Ledger.retire`.
+
+    Nobody is kept waiting while what is remembered of a month is copied; only what has changed since is looked at
+    again with the month locked.
+
+    Parameters
+    ----------
+    transaction
+        Begins one for writing.
+    before
+        The month of this time stays.
+    """
+    with transaction() as connection:
+        months = [month for month in _months(connection) if month < month_at(before)]
     gone: list[int] = []
     kept: list[tuple[int, int]] = []
     rows = quarantined = 0
-    for month in _months(connection):
-        if month >= month_at(before):
-            continue
-        of_month = MESSAGES.c.id.between(month * ROWS_A_MONTH, month_after(month) * ROWS_A_MONTH - 1)
-        if connection.dialect.name == "postgresql":
-            connection.execute(text("SELECT set_config('lock_timeout', :patience, true)"), {"patience": _PATIENCE})
-            connection.execute(text(f"LOCK TABLE {_partition(month)}"))
-        unfinished = _count(connection, of_month, is_unfinished())
-        if unfinished:
-            kept.append((month, unfinished))
-            continue
-        gone.append(month)
-        rows += _count(connection, of_month)
-        quarantined += _count(connection, of_month, in_states(State.QUARANTINED))
-        _remember(connection, of_month)
-        if connection.dialect.name == "postgresql":
-            connection.execute(text(f"DROP TABLE {_partition(month)}"))
+    for month in months:
+        with transaction() as connection:
+            seen = _look(connection, month)
+            if not seen.unfinished:
+                _remember(connection, month)
+                count = _count(connection, _of(month))
+        if not seen.unfinished:
+            with transaction() as connection:
+                if not _lock(connection, month):
+                    continue  # another process was faster
+                before_copy, seen = seen, _look(connection, month)
+                if not seen.unfinished and seen != before_copy:
+                    _remember(connection, month)
+                    count = _count(connection, _of(month))
+                if not seen.unfinished:
+                    _drop(connection, month)
+        if seen.unfinished:
+            kept.append((month, seen.unfinished))
         else:
-            connection.execute(delete(MESSAGES).where(of_month))
+            gone.append(month)
+            rows += count
+            quarantined += seen.quarantined
     return Retired(tuple(gone), rows, quarantined, tuple(kept))
 
 
-def _remember(connection: Connection, of_month: ColumnElement[bool]) -> None:
+@dataclass(frozen=True, slots=True)
+class _Contents:
+    """What tells whether more of a month has been ingested: what wasn't can only be new, unfinished or quarantined."""
+
+    newest: int | None
+    unfinished: int
+    quarantined: int
+
+
+def _look(connection: Connection, month: int) -> _Contents:
+    newest = connection.execute(select(func.max(MESSAGES.c.id)).where(_of(month))).scalar()
+    unfinished = _count(connection, _of(month), is_unfinished())
+    return _Contents(newest, unfinished, _count(connection, _of(month), in_states(State.QUARANTINED)))
+
+
+def _lock(connection: Connection, month: int) -> bool:
+    """Have the month for ourselves, if it is there still.
+
+    On PostgreSQL that goes in the order in which everybody locks, first the whole, then the part.
+    """
+    if connection.dialect.name != "postgresql":
+        return month in _months(connection)
+    connection.execute(text("SELECT set_config('lock_timeout', :patience, true)"), {"patience": _PATIENCE})
+    try:
+        connection.execute(text("LOCK TABLE ONLY messages"))
+        if month not in _partitions(connection):
+            return False
+        connection.execute(text(f"LOCK TABLE {_partition(month)}"))
+        return True
+    except OperationalError as error:
+        if not isinstance(error.orig, psycopg.errors.LockNotAvailable):
+            raise
+        raise Retriable("is in use all the time", f"month {month}", "try again later; it stays till then") from error
+
+
+def _drop(connection: Connection, month: int) -> None:
+    if connection.dialect.name == "postgresql":
+        connection.execute(text(f"DROP TABLE {_partition(month)}"))
+    else:
+        connection.execute(delete(MESSAGES).where(_of(month)))
+
+
+def _of(month: int) -> ColumnElement[bool]:
+    return MESSAGES.c.id.between(month * ROWS_A_MONTH, month_after(month) * ROWS_A_MONTH - 1)
+
+
+def _remember(connection: Connection, month: int) -> None:
     """Keep the DIDs, sizes and checksums of what was ingested."""
     insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
     columns = [MESSAGES.c[name] for name in _REMEMBERED]
-    ingested = select(*columns).where(of_month, MESSAGES.c.state == State.INGESTED)
+    ingested = select(*columns).where(_of(month), MESSAGES.c.state == State.INGESTED)
     connection.execute(insert(RETIRED).from_select(list(_REMEMBERED), ingested).on_conflict_do_nothing())
 
 

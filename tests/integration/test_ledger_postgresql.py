@@ -6,7 +6,9 @@ Belongs here: the tests of the ledger, of its months and of its tables on the ot
 import json
 import multiprocessing
 import random
+import time
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -15,9 +17,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import create_engine, text
 
+from arrivals import months
 from arrivals.announcement import Kind
 from arrivals.dimensions import dimension_key
 from arrivals.ledger import Ledger
+from arrivals.months import Retired
 from arrivals.reception import receive
 from arrivals.records import Partition, Reception, Settlement
 from arrivals.schema import VERSION_TABLE
@@ -105,19 +109,68 @@ def test_a_retired_month_is_a_table_less(ledger):
     assert rows_of(ledger, "SELECT to_regclass('messages_202610')") == [(None,)]
 
 
-def test_who_reads_a_month_is_not_interrupted_by_its_retirement(ledger, monkeypatch):
-    record(ledger, received(0), now=datetime(2026, 10, 1, tzinfo=UTC))
-    [row] = ledger.find()
-    ledger.settle([Settlement(row.row_id, State.INGESTED)])
+def ingested_in(ledger: Ledger, *months: int) -> None:
+    """One ingested row in each of these months of 2026."""
+    for offset, month in enumerate(months):
+        record(ledger, received(offset), now=datetime(2026, month, 1, tzinfo=UTC))
+    ledger.settle([Settlement(row.row_id, State.INGESTED) for row in ledger.find()])
+
+
+def test_a_month_that_is_read_all_the_time_stays_and_those_before_it_are_gone(ledger, monkeypatch):
+    ingested_in(ledger, 9, 10)
     monkeypatch.setattr("arrivals.months._PATIENCE", "100ms")
 
     with ledger.engine.connect() as reader:
-        reader.execute(text("SELECT count(*) FROM messages")).scalar_one()
-        with pytest.raises(Retriable, match="lock timeout"):
+        reader.execute(text("SELECT count(*) FROM messages_202610")).scalar_one()
+        with pytest.raises(Retriable, match="month 202610: is in use all the time; try again later"):
             ledger.retire(NOW)
 
-    assert len(ledger.find()) == 1
-    assert ledger.retire(NOW).rows == 1
+    assert [row.offset for row in ledger.find()] == [1]
+    assert ledger.retire(NOW).months == (202610,)
+
+
+def test_who_asks_more_while_a_month_waits_for_its_retirement_gets_answers(ledger):
+    ingested_in(ledger, 9, 10, 11)
+
+    with ThreadPoolExecutor(1) as other, ledger.engine.connect() as reader:
+        reader.execute(text("SELECT count(*) FROM messages WHERE id >= 202611000000000")).scalar_one()
+        retiring = other.submit(ledger.retire, NOW)
+        await_lock_request(ledger)
+        reader.execute(text("UPDATE messages SET attempts = 9"))
+        reader.commit()
+        retired = retiring.result(60)
+
+    assert retired.months == (202609, 202610)
+    assert [row.attempts for row in ledger.find()] == [9]
+
+
+def test_what_is_replayed_while_its_month_is_copied_is_not_lost(ledger, monkeypatch):
+    ingested_in(ledger, 10)
+    [row] = ledger.find()
+    record(ledger, received(1), received(2), now=datetime(2026, 10, 2, tzinfo=UTC))
+    others = [other.row_id for other in ledger.find() if other.row_id != row.row_id]
+    ledger.settle([Settlement(row_id, State.QUARANTINED, "no") for row_id in others])
+    remember = months._remember
+    finished: list[int] = []
+
+    def remember_and_replay(*given: object) -> None:
+        remember(*given)
+        if not finished:
+            finished.append(ledger.replay(others))
+            ledger.settle([Settlement(row_id, State.INGESTED) for row_id in others])
+
+    monkeypatch.setattr(months, "_remember", remember_and_replay)
+
+    assert ledger.retire(NOW) == Retired(months=(202610,), rows=3)
+    dids = {("test", f"file-{number}.fits") for number in range(3)}
+    assert set(ledger.ingested_contents(dids)) == dids
+
+
+def await_lock_request(ledger: Ledger) -> None:
+    """Wait until somebody waits for a lock."""
+    deadline = time.monotonic() + 60
+    while not rows_of(ledger, "SELECT 1 FROM pg_locks WHERE NOT granted") and time.monotonic() < deadline:
+        time.sleep(0.02)
 
 
 @pytest.mark.parametrize(
