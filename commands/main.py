@@ -106,11 +106,22 @@ def main() -> None:
         sys.exit(130)
     except Exception as error:  # the outermost rim
         log = Path(os.environ.get("DRP_STATE", tempfile.gettempdir())) / "drp-error.log"
-        log.write_text(traceback.format_exc())
         first = (str(error).splitlines() or [""])[0]
-        said = f"{type(error).__name__}: {first} (traceback in {log})"
+        said = f"{type(error).__name__}: {first} ({_keep(traceback.format_exc(), log)})"
         console.print(Text.assemble(("drp: ", "bold red"), said), soft_wrap=True)
         sys.exit(2)
+
+
+def _keep(story: str, log: Path) -> str:
+    """Write a traceback for those who look closer, who alone may read it; returns where it is, or why it isn't."""
+    try:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with os.fdopen(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600), "w") as file:
+            os.fchmod(file.fileno(), 0o600)
+            file.write(story)
+    except OSError as error:
+        return f"its traceback can't be written to {log}: {error.strerror}"
+    return f"traceback in {log}"
 
 
 if __name__ == "__main__":

@@ -55,17 +55,42 @@ def test_wrong_command_ends_in_one_line_that_says_what_to_do(
     assert said in one_line(capsys)
 
 
-def test_unforeseen_error_leaves_its_traceback_in_a_file(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], state: Path
-) -> None:
+@pytest.fixture
+def broken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have `drp plan show` break down."""
+
     def break_down(*_: object) -> None:
         raise ZeroDivisionError("what nobody thought of")
 
     monkeypatch.setattr("commands.plan.build_plan", break_down)
+
+
+@pytest.mark.usefixtures("broken")
+def test_unforeseen_error_leaves_its_traceback_in_a_file_for_its_owner_alone(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], state: Path
+) -> None:
+    log = state / "not" / "yet" / "there" / "drp-error.log"
+    monkeypatch.setenv("DRP_STATE", str(log.parent))
+
     assert run(monkeypatch, "plan", "show", "x.yaml") == 2
-    line = one_line(capsys)
-    assert "ZeroDivisionError: what nobody thought of" in line
-    assert "Traceback" in (state / "drp-error.log").read_text()
+
+    assert one_line(capsys).endswith(f"ZeroDivisionError: what nobody thought of (traceback in {log})")
+    assert "Traceback" in log.read_text()
+    assert log.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.usefixtures("broken")
+def test_an_error_whose_traceback_cannot_be_written_is_one_line_that_says_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], state: Path
+) -> None:
+    elsewhere = state / "another-users"
+    elsewhere.touch()
+    (state / "drp-error.log").symlink_to(elsewhere)
+
+    assert run(monkeypatch, "plan", "show", "x.yaml") == 2
+
+    assert "ZeroDivisionError: what nobody thought of (its traceback can't be written to " in one_line(capsys)
+    assert elsewhere.read_text() == ""
 
 
 def test_plan_shows_every_step_of_the_pipeline(
