@@ -97,7 +97,7 @@ def ingest_pending(
         Another process was ingesting all the time, or a database is gone.
     """
     began = time.monotonic()
-    with ledger.exclusive("ingest"), only_new_objects_collected():
+    with ledger.exclusive("ingest", stopping=stopping), only_new_objects_collected():
         try:
             report = _Ingest(butler, ledger, settings, day_obs, undated, stopping).run()
         except DBAPIError as error:

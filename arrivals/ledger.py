@@ -7,7 +7,7 @@ how they are made fast (`arrivals.recording`, `arrivals.bulk`), the columns (`ar
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from itertools import batched
@@ -361,7 +361,9 @@ class Ledger:
     # ---- one at a time
 
     @contextmanager
-    def exclusive(self, purpose: str, *, wait_s: float = 600.0) -> Iterator[None]:
+    def exclusive(
+        self, purpose: str, *, wait_s: float = 600.0, stopping: Callable[[], bool] = lambda: False
+    ) -> Iterator[None]:
         """Be the only process to do something with this ledger's rows; death of the process ends it as well.
 
         Parameters
@@ -370,13 +372,15 @@ class Ledger:
             What for; different purposes don't exclude each other.
         wait_s
             How long to wait for another process.
+        stopping
+            Asked meanwhile whether to wait no longer.
 
         Raises
         ------
         resources.errors.Retriable
             Another process was at it all that time.
         """
-        with exclusive(self._engine, purpose, wait_s):
+        with exclusive(self._engine, purpose, wait_s, stopping):
             yield
 
     # ---- within

@@ -370,6 +370,19 @@ def test_only_one_process_at_a_time_ingests_and_death_lets_go(ledger):
         pass
 
 
+def test_who_waits_for_another_process_can_be_told_to_stop(ledger):
+    asked = iter([False, True])
+
+    with (
+        ledger.exclusive("ingest"),
+        pytest.raises(Retriable, match="busy with ingest"),
+        Ledger(ledger.url).exclusive("ingest", stopping=lambda: next(asked)),
+    ):
+        pass
+
+    assert list(asked) == []
+
+
 def _record_many(url: str, number: int) -> None:
     ledger = Ledger(url)
     partition = Partition("cluster", "SITE-raw", number)
