@@ -42,7 +42,11 @@ def open_butler(settings: ButlerSettings, *, writeable: bool = False) -> Butler:
         raise SiteFault("no Butler repository", settings.repository, "make it with `drp site prepare`") from error
     except OperationalError as error:
         cause = str(error.orig).splitlines()[0]
-        raise SiteFault(f"the registry doesn't answer: {cause}", settings.repository, "see that its database is up, and the address in the site profile") from error
+        raise SiteFault(
+            f"the registry doesn't answer: {cause}",
+            settings.repository,
+            "see that its database is up, and the address in the site profile",
+        ) from error
 
 
 def make_repository(settings: ButlerSettings) -> bool:
