@@ -292,24 +292,15 @@ def test_a_job_that_an_operator_holds_is_said_to_be_held(world):
 
 
 @pytest.mark.parametrize("is_new", [False, True])
-def test_a_job_whose_release_slurm_has_forgotten_is_released_again(world, is_new):
+@pytest.mark.parametrize(("reason", "restarts"), [("JobHeldUser", 0), ("launch failed requeued held", 1)])
+def test_a_job_whose_release_is_forgotten_or_whose_node_could_not_start_it_is_let_go_again(
+    world, reason, restarts, is_new
+):
     w = world()
     w.park()
-    w.slurm.put(w.element("a"), "PENDING", reason="JobHeldUser")
+    w.slurm.put(w.element("a"), "PENDING", reason=reason, restarts=restarts)
 
     w.turn(w.successor() if is_new else None)
-
-    assert w.slurm.elements[w.element("a")].alive is JobState.PENDING
-    w.turn()
-    assert w.states["a"] == "PENDING"
-
-
-def test_a_job_that_its_node_could_not_start_is_let_go_again(world):
-    w = world()
-    w.park()
-    w.slurm.put(w.element("a"), "PENDING", reason="launch failed requeued held", restarts=1)
-
-    w.turn()
 
     assert w.slurm.elements[w.element("a")].alive is JobState.PENDING
     w.turn()
