@@ -6,7 +6,7 @@ import os
 import signal
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -63,11 +63,20 @@ def nothing_survives(request, tmp_path_factory) -> Iterator[None]:
     assert not survivors(folder)
 
 
-@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in the same hook
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the tests of a file on one worker, for their servers, and those of the survey that is run whole."""
+@pytest.hookimpl(wrapper=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Generator[None]:
+    """Keep the tests of a file on one worker, for their servers, and those of the survey that is run whole.
+
+    Raises
+    ------
+    pytest.UsageError
+        The plugin that deals out the tests didn't take notice, so that each worker would do all of a survey.
+    """
     for item in items:
         item.add_marker(pytest.mark.xdist_group("survey" if item.get_closest_marker("e2e") else str(item.path)))
+    yield
+    if config.getoption("loadgroup", default=False) and not all("@" in item.nodeid for item in items):
+        raise pytest.UsageError("pytest-xdist doesn't group the tests: does it fit this pytest?")
 
 
 def pytest_configure() -> None:
