@@ -17,7 +17,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from launchers.local.jobs import Job, Plan
+from launchers.local.jobs import Job, JobState, Plan
 from launchers.local.store import JobStore
 from launchers.processes import ProcessIdentity, exclusive
 
@@ -124,6 +124,8 @@ class Driver:
 
     def _collect(self) -> None:
         for name, identity in list(self._processes.items()):
+            if name not in self._processes:
+                continue
             code = self._exit_code(name, identity)
             if code is None:
                 if time.time() > self._deadlines.get(name, float("inf")) and name not in self._killed:
@@ -133,12 +135,24 @@ class Driver:
             if code >= 128:
                 # Nothing of the attempt may write on while the next one runs.
                 identity.send_to_group(signal.SIGKILL)
+            began = self._said(self._plan.jobs[name]) != NOT_STARTED
+            changed = self._plan.ended(name, code) if began else self._plan.not_started(name)
+            given_up = {
+                job.name: self._processes[job.name]
+                for job in changed
+                if job.state is JobState.DELETED and job.name in self._processes
+            }
+            # Their processes go before it is written down, lest a driver that dies here leaves some that nobody knows.
+            self._end_groups(given_up)
+            self._store.write_jobs(changed)
+            self._forget(name, *given_up)
+
+    def _forget(self, *names: str) -> None:
+        for name in names:
             del self._processes[name]
             self._children.pop(name, None)
             self._deadlines.pop(name, None)
             self._killed.discard(name)
-            began = self._said(self._plan.jobs[name]) != NOT_STARTED
-            self._store.write_jobs(self._plan.ended(name, code) if began else self._plan.not_started(name))
 
     def _exit_code(self, name: str, identity: ProcessIdentity) -> int | None:
         child = self._children.get(name)

@@ -34,7 +34,7 @@ _OVER = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.PRUNED, JobStat
 
 TRANSITIONS: Mapping[JobState, frozenset[JobState]] = {
     JobState.UNREADY: frozenset({JobState.READY, JobState.PRUNED, JobState.DELETED}),
-    JobState.READY: frozenset({JobState.RUNNING, JobState.SUCCEEDED, JobState.DELETED}),
+    JobState.READY: frozenset({JobState.RUNNING, JobState.SUCCEEDED, JobState.DELETED, JobState.UNREADY}),
     JobState.RUNNING: frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.READY, JobState.DELETED}),
     JobState.SUCCEEDED: frozenset({JobState.UNREADY}),
     JobState.FAILED: frozenset({JobState.UNREADY}),
@@ -66,7 +66,7 @@ class Job:
     no_retry_codes
         Exit codes after which it is not.
     abort_code
-        Exit code that ends the whole workflow.
+        Exit code that ends the whole workflow but for its final job.
     has_command
         False for a node that only orders others.
     is_final
@@ -160,7 +160,10 @@ class Plan:
         return [self._put(job.moved(JobState.READY, attempt=job.attempt - 1))]
 
     def ended(self, name: str, exit_code: int) -> list[Job]:
-        """Note how a job's process ended: it succeeded, is tried again, or failed for good."""
+        """Note how a job's process ended: it succeeded, is tried again, or failed for good.
+
+        Where it aborts the workflow, the others are given up; the caller ends their processes.
+        """
         job = self._jobs[name]
         if exit_code == 0:
             changed = [self._put(job.moved(JobState.SUCCEEDED, exit_code=0))]
@@ -169,12 +172,12 @@ class Plan:
         else:
             changed = [self._put(job.moved(JobState.FAILED, exit_code=exit_code))]
             if exit_code == job.abort_code:
-                return changed + self.cancel()
+                changed += self._give_up(other for other in self._jobs.values() if not other.is_final)
         return changed + self._look_at([*self._children[name], *self._final])
 
     def cancel(self) -> list[Job]:
         """Give up everything that is not over; the caller ends the processes."""
-        return [self._put(job.moved(JobState.DELETED)) for job in list(self._jobs.values()) if not job.state.is_over]
+        return self._give_up(self._jobs.values())
 
     def restart(self) -> list[Job]:
         """Do again what did not succeed, and the final job; what runs still, runs on."""
@@ -182,10 +185,13 @@ class Plan:
             job
             for job in self._jobs.values()
             if job.state in {JobState.FAILED, JobState.PRUNED, JobState.DELETED}
-            or (job.is_final and job.state is JobState.SUCCEEDED)
+            or (job.is_final and job.state in {JobState.SUCCEEDED, JobState.READY})
         ]
         changed = [self._put(job.moved(JobState.UNREADY, attempt=0, exit_code=None)) for job in again]
         return changed + self.settle()
+
+    def _give_up(self, jobs: Iterable[Job]) -> list[Job]:
+        return [self._put(job.moved(JobState.DELETED)) for job in list(jobs) if not job.state.is_over]
 
     def _put(self, job: Job) -> Job:
         if not job.is_final:

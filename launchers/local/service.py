@@ -241,7 +241,7 @@ def _run_state(store: JobStore, facts: dict[str, Any], jobs: list[Job]) -> WmsSt
         if "ended_at" not in store.read_facts():
             return WmsStates.PENDING if is_starting else WmsStates.HELD
         states = {job.state for job in store.read_jobs()}
-    if JobState.DELETED in states:
+    if JobState.DELETED in states and facts.get("cancel_requested"):
         return WmsStates.DELETED
     return WmsStates.SUCCEEDED if states == {JobState.SUCCEEDED} else WmsStates.FAILED
 

@@ -46,7 +46,9 @@ _ENDS = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.READY, JobState
 
 TRANSITIONS: Mapping[JobState, frozenset[JobState]] = {
     JobState.UNREADY: frozenset({JobState.READY, JobState.PRUNED, JobState.DELETED}),
-    JobState.READY: frozenset({JobState.PENDING, JobState.SUCCEEDED, JobState.FAILED, JobState.DELETED}),
+    JobState.READY: frozenset(
+        {JobState.PENDING, JobState.SUCCEEDED, JobState.FAILED, JobState.DELETED, JobState.UNREADY}
+    ),
     JobState.PENDING: _ENDS | {JobState.RUNNING, JobState.HELD},
     JobState.RUNNING: _ENDS | {JobState.PENDING, JobState.HELD},
     JobState.HELD: _ENDS | {JobState.PENDING, JobState.RUNNING},
@@ -336,7 +338,8 @@ class Plan:
     def restart(self) -> list[int]:
         """Do again what did not succeed, and the final job."""
         again = self.in_state(JobState.FAILED, JobState.PRUNED, JobState.DELETED)
-        again += [position for position in self._final if self.jobs[position].state is JobState.SUCCEEDED]
+        too_early = {JobState.SUCCEEDED, JobState.READY}
+        again += [position for position in self._final if self.jobs[position].state in too_early]
         fresh: dict[str, Any] = {"element": None, "is_parked": False, "retries": 0, "exit_code": None, "ending": None}
         for position in again:
             self._put(position, self.jobs[position].moved(JobState.UNREADY, **fresh))

@@ -62,3 +62,26 @@ def test_every_job_runs_exactly_once_however_often_the_driver_is_killed(tmp_path
     assert Counter((tmp_path / "ended").read_text().split()) == once
     assert service.get_status(str(store.submit_path))[0] is WmsStates.SUCCEEDED
     assert kills > 0
+
+
+def test_a_job_that_aborts_the_workflow_ends_what_runs_and_lets_the_final_job_come(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "home"))
+    workflow = GenericWorkflow("w")
+    workflow.add_job(job(tmp_path, "long", 600.0))
+    aborting = GenericWorkflowExec("bash", "bash", False)
+    command = f"-c 'until test -s {tmp_path}/began; do sleep 0.05; done; exit 9'"
+    workflow.add_job(
+        GenericWorkflowJob("a", "job", executable=aborting, arguments=command, abort_on_value=9, number_of_retries=2)
+    )
+    workflow.add_final(job(tmp_path, "final", 0.0))
+    service, store = LocalService({}), JobStore(tmp_path / "submit")
+
+    service.submit(service.prepare(Configuration(), workflow, str(store.submit_path)))
+
+    deadline = time.monotonic() + 60.0
+    while "ended_at" not in store.read_facts():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert (tmp_path / "began").read_text().split() == ["long", "final"]
+    assert (tmp_path / "ended").read_text().split() == ["final"]
+    assert service.get_status(str(store.submit_path))[0] is WmsStates.FAILED

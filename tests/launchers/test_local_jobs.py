@@ -87,13 +87,13 @@ def test_an_exit_code_that_means_a_real_failure_is_not_tried_again():
     assert plan.jobs["a"].state is JobState.FAILED
 
 
-def test_the_abort_code_ends_the_workflow():
+def test_the_abort_code_ends_the_workflow_but_for_its_final_job():
     plan = diamond(abort_code=9, retries=3)
+    plan.started("c")
 
     run(plan, "a", exit_code=9)
 
-    assert plan.is_over
-    assert plan.jobs["c"].state is JobState.DELETED
+    assert states(plan) == {"a": "FAILED"} | dict.fromkeys("bcde", "DELETED") | {"final": "READY"}
 
 
 def test_a_job_that_only_waits_runs_although_the_other_failed():
@@ -154,6 +154,16 @@ def test_restart_does_again_what_did_not_succeed():
         "e": "SUCCEEDED",
         "final": "UNREADY",
     }
+
+
+def test_a_final_job_that_has_not_begun_waits_for_what_is_done_again():
+    plan = Plan([Job("a", "a"), Job("final", "finalJob", is_final=True)])
+    plan.settle()
+    run(plan, "a", exit_code=1)
+
+    plan.restart()
+
+    assert states(plan) == {"a": "READY", "final": "UNREADY"}
 
 
 def test_cancelling_leaves_what_is_over_as_it_is():

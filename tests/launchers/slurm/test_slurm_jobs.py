@@ -235,6 +235,16 @@ def test_restart_does_again_what_did_not_succeed_with_the_memory_it_turned_out_t
     assert (plan.memory_of(A), plan.jobs[A].retries, plan.jobs[A].attempt) == (2000, 0, 2)
 
 
+def test_a_final_job_that_has_not_been_submitted_waits_for_what_is_done_again():
+    plan = Plan([Job("a", "j"), Job("final", "finalJob", is_final=True)], [Request("j"), Request("finalJob")])
+    plan.settle()
+    run(plan, A, EVIL)
+
+    plan.restart()
+
+    assert states(plan) == "re un"
+
+
 def test_cancelling_leaves_what_is_over_as_it_is():
     plan = diamond()
     run(plan, C)
