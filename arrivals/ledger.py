@@ -1,8 +1,8 @@
 """The ledger: one row a message, with its state, its reason and the offsets it was read at; nothing else is the truth.
 
 Belongs here: the questions that can be asked of it and the changes that can be made, each in one transaction. Doesn't:
-how they are made fast (`arrivals.recording`, `arrivals.bulk`), the columns (`arrivals.tables`), the state machine
-(`arrivals.states`), or what to do with a row (`arrivals.ingest`).
+how they are made fast (`arrivals.recording`, `arrivals.bulk`) or summed up (`arrivals.days`), the columns
+(`arrivals.tables`), the state machine (`arrivals.states`), or what to do with a row (`arrivals.ingest`).
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from itertools import batched
-from types import MappingProxyType
 
-from sqlalchemy import ColumnElement, Connection, Engine, and_, case, func, or_, select, true, update
+from sqlalchemy import ColumnElement, Connection, Engine, and_, func, select, true, update
 from sqlalchemy.exc import DBAPIError
 
 from arrivals.announcement import Kind
 from arrivals.bulk import ingested_contents, settle
+from arrivals.days import day_obs_summaries, exposure_rows
 from arrivals.exclusive import exclusive
 from arrivals.months import Retired, retire_months
 from arrivals.recording import record, sifted
@@ -40,6 +40,7 @@ from arrivals.tables import (
     connect,
     database_trouble,
     in_states,
+    is_due,
     is_unfinished,
     writing,
 )
@@ -152,7 +153,7 @@ class Ledger:
             What is due is due by this time.
         """
         chosen = and_(
-            is_unfinished(), _is_due(now or datetime.now(UTC)), MESSAGES.c.kind.in_(kinds), MESSAGES.c.id > after
+            is_unfinished(), is_due(now or datetime.now(UTC)), MESSAGES.c.kind.in_(kinds), MESSAGES.c.id > after
         )
         if undated:
             chosen = and_(chosen, MESSAGES.c.day_obs.is_(None))
@@ -248,52 +249,18 @@ class Ledger:
             What is due is due by this time.
         """
         rows = is_unfinished() if unfinished_only else true()
-        return self._summaries(rows, now or datetime.now(UTC))
+        with self._reading() as connection:
+            return day_obs_summaries(connection, rows, now or datetime.now(UTC))
 
     def of_day_obs(self, day_obs: int | None) -> DayObsSummary | None:
         """What has come for one day_obs, or for none; nothing if nothing has."""
-        return self._summaries(MESSAGES.c.day_obs == day_obs, datetime.now(UTC)).get(day_obs)
-
-    def _summaries(self, rows: ColumnElement[bool], now: datetime) -> dict[int | None, DayObsSummary]:
-        time, is_due = MESSAGES.c.received_at.type, _is_due(now)
-        due_at = case((MESSAGES.c.state == State.WAITING, MESSAGES.c.retry_at), else_=MESSAGES.c.received_at)
-        counted = (
-            MESSAGES.c.day_obs,
-            MESSAGES.c.state,
-            func.count(),
-            func.count().filter(is_due),
-            func.coalesce(func.sum(MESSAGES.c.bytes), 0),
-            func.max(MESSAGES.c.received_at, type_=time),
-            func.max(MESSAGES.c.id),
-            func.min(due_at, type_=time).filter(is_due),
-        )
-        summaries: dict[int | None, DayObsSummary] = {}
         with self._reading() as connection:
-            query = select(*counted).where(rows).group_by(MESSAGES.c.day_obs, MESSAGES.c.state)
-            for row in connection.execute(query):
-                day_obs, state, count, due, size, last_received_at, newest, oldest_due_at = row
-                counts = dict.fromkeys(State, 0) | {State(state): count}
-                one = DayObsSummary(day_obs, counts, due, int(size), last_received_at, newest, oldest_due_at)
-                summaries[day_obs] = summaries[day_obs].merged(one) if day_obs in summaries else one
-        return summaries
+            return day_obs_summaries(connection, MESSAGES.c.day_obs == day_obs, datetime.now(UTC)).get(day_obs)
 
     def exposures(self, day_obs: int) -> list[ExposureRows]:
         """What was announced for each exposure of a day_obs, in the order of exposures."""
-        last_received_at = func.max(MESSAGES.c.received_at, type_=MESSAGES.c.received_at.type)
-        query = (
-            select(MESSAGES.c.exposure, MESSAGES.c.state, func.count(), last_received_at)
-            .where(MESSAGES.c.day_obs == day_obs, MESSAGES.c.exposure.is_not(None))
-            .where(MESSAGES.c.kind.in_({Kind.DIMENSIONS, Kind.RAW, Kind.ZIP}))
-            .group_by(MESSAGES.c.exposure, MESSAGES.c.state)
-            .order_by(MESSAGES.c.exposure)
-        )
-        found: dict[int, ExposureRows] = {}
         with self._reading() as connection:
-            for exposure, state, count, received_at in connection.execute(query):
-                before = found.get(exposure, ExposureRows(exposure, dict.fromkeys(State, 0), received_at))
-                counts = MappingProxyType({**before.counts, State(state): count})
-                found[exposure] = ExposureRows(exposure, counts, max(before.last_received_at, received_at))
-        return list(found.values())
+            return exposure_rows(connection, day_obs)
 
     def find(
         self,
@@ -406,10 +373,3 @@ class Ledger:
             query = select(*_ROW_COLUMNS).join(OFFSETS, OFFSETS.c.source == MESSAGES.c.source)
             found = connection.execute(query.where(chosen).order_by(MESSAGES.c.id).limit(limit))
             return [LedgerRow.from_values(row) for row in found]
-
-
-def _is_due(now: datetime) -> ColumnElement[bool]:
-    return or_(
-        MESSAGES.c.state == State.RECEIVED,
-        and_(MESSAGES.c.state == State.WAITING, MESSAGES.c.retry_at <= now),
-    )

@@ -26,10 +26,12 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     UniqueConstraint,
+    and_,
     create_engine,
     event,
     literal_column,
     make_url,
+    or_,
     text,
 )
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
@@ -195,6 +197,14 @@ def in_states(*states: State) -> ColumnElement[bool]:
 def is_unfinished() -> ColumnElement[bool]:
     """Being in a state that the platform will do something about by itself."""
     return in_states(*UNFINISHED)
+
+
+def is_due(now: datetime) -> ColumnElement[bool]:
+    """Being for the platform to do something about by this time."""
+    return or_(
+        MESSAGES.c.state == State.RECEIVED,
+        and_(MESSAGES.c.state == State.WAITING, MESSAGES.c.retry_at <= now),
+    )
 
 
 def database_trouble(error: DBAPIError, engine: Engine) -> Exception:

@@ -122,7 +122,7 @@ def day(
     if as_json:
         missing = {exposure.exposure: exposure.why_missing for exposure in found.incomplete}
         counts = {"readiness": readiness, "expected": found.expected, "arrived": found.arrived}
-        shown.print_json({**counts, "missing": missing, **asdict(found)})
+        shown.print_json({**counts, "missing": missing, "remarks": found.remarks, **shown.plain(found)})
         return
     console = make_console()
     if everything or found.incomplete:
@@ -132,6 +132,8 @@ def day(
         f"{len(found.incomplete):,} of {len(found.exposures):,} exposures incomplete, "
         f"{found.unfinished:,} messages unfinished"
     )
+    for remark in found.remarks:
+        console.print(remark)
 
 
 @app.command("waiting")

@@ -14,6 +14,8 @@ from arrivals.message import parse_message
 from arrivals.records import Partition, Reception, Settlement
 from arrivals.states import State
 from commands.main import main
+from simulator.messages import FileKind
+from tests.arrivals.delivered import announced, deliver, make_repository, of_kind, site_of
 from tests.arrivals.hermes import encoded
 
 TOP = Path(__file__).parents[2]
@@ -211,3 +213,43 @@ def test_ingestd_ends_with_one_line_where_the_site_is_at_fault(drp):
 def test_a_did_without_a_name_is_no_did(drp, did):
     code, _, err = drp("ingest", "trace", did)
     assert (code, "not a DID" in err) == (1, True)
+
+
+@pytest.fixture
+def half_arrived(tmp_path):
+    """A night of which one file is refused."""
+    delivery = deliver(tmp_path / "delivery")
+    site = site_of(make_repository(tmp_path / "repo"), f"sqlite:///{tmp_path}/ledger.sqlite3", delivery.rucio_folder)
+    refused = of_kind(delivery, FileKind.RAW)[0]
+    site.receive(message.value.replace(refused.adler32.encode(), b"00000001") for message in announced(delivery.files))
+    site.ingest()
+    site.ledger.close()
+
+
+@pytest.mark.usefixtures("half_arrived")
+def test_a_day_is_told_exposure_by_exposure_with_what_is_odd_about_it(drp):
+    code, told, _ = drp("ingest", "day", "20261102")
+
+    assert code == 0
+    words = " ".join(told.split())
+    assert "quarantined" in words
+    assert ": 3 of 4 raws, 1 of 2 exposures incomplete, 0 messages unfinished" in words
+    assert words.endswith("no exposure has the detectors 2-8")
+
+
+@pytest.mark.usefixtures("half_arrived")
+def test_a_day_tells_scripts_the_same(drp):
+    _, told, _ = drp("ingest", "day", "20261102", "--json")
+
+    found = json.loads(told)
+    assert (found["expected"], found["arrived"], len(found["missing"])) == (4, 3, 1)
+    assert found["remarks"] == ["no exposure has the detectors 2-8"]
+
+
+def test_a_day_of_which_nothing_came_says_where_to_look(drp, tmp_path):
+    make_repository(tmp_path / "repo")
+
+    code, _, err = drp("ingest", "day", "20261102")
+
+    assert code == 1
+    assert "20261102: nothing was announced, and nothing is here" in err
