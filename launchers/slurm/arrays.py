@@ -1,7 +1,7 @@
 """The arrays that jobs are submitted in: which job is which task of which, and what ``sbatch`` is told of it.
 
 Belongs here: `Part`, which every array carries as its comment and is found again by, and the options of an array.
-Doesn't: submitting it (`launchers.slurm.conductor`). Standard library only.
+Doesn't: submitting it (`launchers.slurm.submissions`). Standard library only.
 """
 
 from __future__ import annotations

@@ -1,28 +1,28 @@
 """One workflow, made to go on: what its jobs left behind and what Slurm says become changes, and changes commands.
 
-Everything is written down after it was done in Slurm, and everything that is done in Slurm can be found there again:
-each array carries the block, the part of it and the attempt that it is for. So a conductor may die at any moment.
+Everything is written down after it was done in Slurm, and everything that is done in Slurm can be found there again. So
+a conductor may die at any moment.
 
 Belongs here: `Conductor`. Doesn't: when to look (`launchers.slurm.dispatcher`), what may follow from what
-(`launchers.slurm.jobs`), or how arrays are cut and named (`launchers.slurm.arrays`).
+(`launchers.slurm.jobs`), or how jobs are handed to Slurm (`launchers.slurm.submissions`).
 """
 
 from __future__ import annotations
 
 import contextlib
 import time
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections import Counter
+from collections.abc import Iterable, Sequence
 
-from launchers.slurm.arrays import Part, array_options, part_of
+from launchers.slurm.arrays import Part
 from launchers.slurm.commands import Slurm
 from launchers.slurm.ends import End, Ending, Mark, Usage, end_of
 from launchers.slurm.jobs import Element, JobState
 from launchers.slurm.queue import Queue, Queued
-from launchers.slurm.refusals import Refusals
+from launchers.slurm.record import Record
 from launchers.slurm.store import JobStore
-from resources.errors import OperatorError, Rejected, Retriable
+from launchers.slurm.submissions import Submissions
+from resources.errors import OperatorError, Retriable
 
 _MISSING_S = 10.0
 """A job that nobody knows of any more may still have to say so: its file comes over a network."""
@@ -48,29 +48,30 @@ class Conductor:
     Parameters
     ----------
     store
-        The workflow's record.
+        Where its record is kept.
     slurm
         Where its jobs are.
+
+    Attributes
+    ----------
+    plan
+        Its jobs.
+    submissions
+        What hands them to Slurm.
     """
 
     def __init__(self, store: JobStore, slurm: Slurm | None = None) -> None:
-        self._store = store
         self._slurm = slurm or Slurm(store.read_environment())
-        self.plan, self.facts = store.read()
-        self._folder = str(store.submit_path)
-        self._position = {job.element: n for n, job in enumerate(self.plan.jobs) if job.element is not None}
+        self._record = Record(store)
+        self.plan = self._record.plan
+        self.submissions = Submissions(self._record, self._slurm)
         self._marks: dict[Element, Mark] = {}
         self._missing_since: dict[int, float] = {}
         now = time.monotonic()
         self._released_at = dict.fromkeys(self.plan.in_state(JobState.PENDING), now)
         self._stuck: dict[Element, str] = {}
-        self._is_unsure = True
-        self._in_queue = 0
-        self._others_go_on = False
-        self._refusals = Refusals(self.poll_s)
         self._calm_until = 0.0
-        self._trouble = str(self.facts.get("trouble", ""))
-        self._write(self.plan.settle())
+        self._record.write(self.plan.settle())
 
     @property
     def wants_queue(self) -> bool:
@@ -80,27 +81,12 @@ class Conductor:
     @property
     def is_over(self) -> bool:
         """Whether the end has been written down."""
-        return bool(self.facts.get("ended_at"))
+        return bool(self._record.facts.get("ended_at"))
 
     @property
     def poll_s(self) -> float:
         """Time between two questions to Slurm when nothing happens."""
-        return float(self.facts["poll_s"])
-
-    def park(self, queue: Queue) -> None:
-        """Submit the workflow's arrays, all held; those that Slurm has no room for are submitted later.
-
-        Parameters
-        ----------
-        queue
-            As it is now.
-        """
-        room = self._room(len(queue.elements))
-        for part, positions in self._parts(range(len(self.plan.jobs))).items():
-            if len(positions) <= room:
-                room -= len(positions)
-                for memory, members in self._by_memory(positions).items():
-                    self._submit(part, memory, members, parked=True)
+        return float(self._record.facts["poll_s"])
 
     def release_ready(self) -> None:
         """Let the jobs that wait for nobody run, before the dispatcher does."""
@@ -109,18 +95,18 @@ class Conductor:
 
     def look(self) -> None:
         """Take note of the jobs that have ended well, and of those that have to be asked for."""
-        if not self._store.has_new_marks():
+        if not self._record.store.has_new_marks():
             return
         changed: list[int] = []
-        for element, mark in self._store.new_marks().items():
-            position = self._position.get(element)
+        for element, mark in self._record.store.new_marks().items():
+            position = self._record.positions.get(element)
             if position is None or not self._is_current(position, element):
                 continue
             if mark.exit_code == 0:
                 changed += self.plan.ended(position, End(Ending.SUCCEEDED, 0, mark))
             else:
                 self._marks[element] = mark
-        self._write(changed)
+        self._record.write(changed)
 
     def reconcile(self, queue: Queue) -> None:
         """Take note of what Slurm says.
@@ -130,26 +116,20 @@ class Conductor:
         queue
             What it says.
         """
-        ours = queue.of_folder(self._folder)
-        self._in_queue = len(queue.elements)
-        self._others_go_on = any(
-            Part.parse(queued.comment) and queued.alive in {JobState.PENDING, JobState.RUNNING}
-            for queued in queue.elements.values()
-        )
-        changed = self._adopt(ours) if self._is_unsure else []
-        self._is_unsure = False
+        ours = queue.of_folder(self._record.folder)
+        changed = self.submissions.heard(queue)
         missing = []
         for position, job in enumerate(self.plan.jobs):
             if job.element is None or job.state.is_over or not (job.is_parked or job.state.is_with_slurm):
                 continue
             queued = queue.elements.get(job.element)
-            if queued is None or not self._is_same(position, queued):
+            if queued is None or not self.submissions.is_of(position, queued):
                 missing.append(position)
                 continue
             self._missing_since.pop(position, None)
             changed += self._heard(position, queued)
         changed += self._explain(missing)
-        self._write(changed)
+        self._record.write(changed)
         self._cancel_stragglers(ours)
 
     def act(self) -> None:
@@ -157,16 +137,16 @@ class Conductor:
         if self.is_over or time.monotonic() < self._calm_until:
             return
         try:
-            if self._store.is_cancelled:
+            if self._record.store.is_cancelled:
                 self.cancel()
                 return
             self._release()
-            self._submit_ready()
-            self._say(self._refusals.trouble)
+            self.submissions.offer()
+            self._record.say(self.submissions.trouble)
             if self.plan.is_over:
                 self._finish()
         except OperatorError as error:
-            self._say(str(error))
+            self._record.say(str(error))
             self._calm_until = time.monotonic() + self.poll_s
 
     def cancel(self) -> None:
@@ -174,74 +154,8 @@ class Conductor:
         self.look()
         alive = [job for job in self.plan.jobs if job.is_parked or job.state.is_with_slurm]
         self._slurm.cancel([str(array) for array in sorted({job.element.array for job in alive if job.element})])
-        self._write(self.plan.cancel())
+        self._record.write(self.plan.cancel())
         self._finish()
-
-    def _parts(self, positions: Iterable[int]) -> Mapping[Part, list[int]]:
-        """Sort jobs into the arrays that they are submitted in next."""
-        parts: defaultdict[Part, list[int]] = defaultdict(list)
-        for position in positions:
-            job = self.plan.jobs[position]
-            if job.has_command and job.element is None:
-                part, _ = part_of(job, self._array_size, job.attempt + 1)
-                parts[part].append(position)
-        return parts
-
-    @property
-    def _array_size(self) -> int:
-        if "array_size" not in self.facts:
-            # Parts must stay what they are, whatever becomes of Slurm's configuration.
-            self._note(array_size=self._slurm.array_size)
-        return int(self.facts["array_size"])
-
-    def _room(self, in_queue: int) -> int:
-        most = self.facts["most_jobs"] or int(0.9 * self._slurm.job_limit)
-        return max(0, int(most) - in_queue)
-
-    def _by_memory(self, positions: Sequence[int]) -> Mapping[int, list[int]]:
-        by_memory: defaultdict[int, list[int]] = defaultdict(list)
-        for position in positions:
-            by_memory[self.plan.memory_of(position)].append(position)
-        return by_memory
-
-    def _submit(self, part: Part, memory: int, positions: Sequence[int], *, parked: bool) -> None:
-        """Submit jobs of a part that ask for the same memory, as one array."""
-        request = self.plan.blocks[part.block]
-        calm = max(block.urgency for block in self.plan.blocks)
-        tasks = {position: part_of(self.plan.jobs[position], self._array_size, 0)[1] for position in positions}
-        options = [
-            f"--job-name={self.facts['name']}.{request.label}",
-            f"--chdir={self._folder}",
-            *array_options(request, part, tasks.values(), memory, calm=calm),
-            *(["--hold"] if parked else []),
-        ]
-        offset = part.number * self._array_size
-        script = [str(self._store.element_script), self._folder, str(part.block), str(offset), str(part.attempt)]
-        array = self._slurm.submit(options, script)
-        self._place({position: Element(array, task) for position, task in tasks.items()}, parked=parked)
-
-    def _place(self, elements: Mapping[int, Element], *, parked: bool) -> None:
-        changed = self.plan.placed(elements, parked=parked)
-        self._position |= {element: position for position, element in elements.items()}
-        self._write(changed)
-
-    def _adopt(self, ours: Sequence[Queued]) -> list[int]:
-        """Find what was submitted by somebody who died before he could write so."""
-        # What was cancelled may be what a submission has taken back.
-        kept = [queued for queued in ours if not queued.state.startswith("CANCELLED")]
-        known = {(Part.parse(queued.comment), queued.element.task): queued for queued in kept}
-        changed: list[int] = []
-        for position, job in enumerate(self.plan.jobs):
-            if job.element is not None or job.state.is_over or not job.has_command:
-                continue
-            queued = known.get(part_of(job, self._array_size, job.attempt + 1))
-            if queued is None:
-                continue
-            is_parked = queued.alive is JobState.HELD
-            if is_parked or job.state is JobState.READY:
-                changed += self.plan.placed({position: queued.element}, parked=is_parked)
-                self._position[queued.element] = position
-        return changed
 
     def _heard(self, position: int, queued: Queued) -> list[int]:
         job = self.plan.jobs[position]
@@ -264,12 +178,6 @@ class Conductor:
         changed = self._end(position, end)
         # What was killed could not say where it was.
         return changed if end.mark is not None else changed + self.plan.used(position, Usage(node=queued.node))
-
-    def _is_same(self, position: int, queued: Queued) -> bool:
-        """Whether a job in the queue is ours: a controller that dies in a bad moment gives numbers out twice."""
-        job = self.plan.jobs[position]
-        found = Part.parse(queued.comment), queued.element.task
-        return queued.folder == self._folder and found == part_of(job, self._array_size, job.attempt)
 
     def _why_stuck(self, position: int, queued: Queued) -> str:
         """Say why Slurm holds a job that should be let go again."""
@@ -300,8 +208,8 @@ class Conductor:
                 if known is not None and known.state.startswith("CANCELLED"):
                     changed += self.plan.taken_away(position)
                 elif now - since >= _MISSING_S:
-                    if self._position.get(element) == position:
-                        del self._position[element]
+                    if self._record.positions.get(element) == position:
+                        del self._record.positions[element]
                     changed += self.plan.unparked([position])
                 continue
             end = end_of(known.state, known.status, mark) if known else None
@@ -321,7 +229,9 @@ class Conductor:
         after = self.plan.jobs[position]
         if end.ending is not Ending.SUCCEEDED:
             if not end.ending.is_the_jobs_own:
-                self._store.tell(f"Slurm: this attempt is {end.ending.value}", self._store.log(job, job.attempt))
+                self._record.store.tell(
+                    f"Slurm: this attempt is {end.ending.value}", self._record.store.log(job, job.attempt)
+                )
             why = _NOT_STARTED.get(end.exit_code, f"exit code {end.exit_code}")
             line = f"{job.name}: attempt {job.attempt} {end.ending.value} ({why})"
             if after.state is JobState.READY:
@@ -329,7 +239,7 @@ class Conductor:
                 line += f"; tried again{f' with {memory} MB' if end.ending is Ending.OUT_OF_MEMORY else ''}"
             elif self.plan.is_aborted and not was_aborted:
                 line += "; it aborts the workflow, of which the final job alone is still to come"
-            self._store.tell(line)
+            self._record.store.tell(line)
         return changed
 
     def _release(self) -> None:
@@ -337,54 +247,25 @@ class Conductor:
             self._slurm.release(self._stuck)
             for why in dict.fromkeys(self._stuck.values()):
                 names = sorted(str(element) for element, reason in self._stuck.items() if reason == why)
-                self._store.tell(f"{why}, so they are let go again: {', '.join(names)}")
+                self._record.store.tell(f"{why}, so they are let go again: {', '.join(names)}")
             self._stuck = {}
         parked = [n for n in self.plan.in_state(JobState.READY) if self.plan.jobs[n].is_parked]
         if parked:
             elements = [element for n in parked if (element := self.plan.jobs[n].element)]
             self._slurm.release(elements, self._whole_arrays(elements))
             self._released_at |= dict.fromkeys(parked, time.monotonic())
-            self._write(self.plan.released(parked))
+            self._record.write(self.plan.released(parked))
 
     def _whole_arrays(self, elements: Iterable[Element]) -> list[int]:
         """Give the arrays of which nothing but these elements is parked."""
         parked = Counter(job.element.array for job in self.plan.jobs if job.element and job.is_parked)
         return [array for array, count in Counter(each.array for each in elements).items() if count == parked[array]]
 
-    def _submit_ready(self) -> None:
-        ready = [n for n in self.plan.in_state(JobState.READY) if self.plan.jobs[n].element is None]
-        if not ready or self._is_unsure:
-            # Before Slurm was asked, it isn't known whether that has been done already.
-            return
-        offered = [position for position in ready if self._refusals.may_offer(position)]
-        for part, positions in self._parts(offered[: self._room(self._in_queue)]).items():
-            for memory, members in self._by_memory(positions).items():
-                try:
-                    self._submit(part, memory, members, parked=False)
-                except Rejected as error:
-                    self._give_up(self._refusals.note(members, str(error), others_go_on=self._others_go_on), error)
-                except Retriable:
-                    self._is_unsure = True  # it may have been heard all the same
-                    raise
-                else:
-                    self._refusals.forget(members)
-                    self._in_queue += len(members)
-
-    def _give_up(self, positions: Iterable[int], error: Rejected) -> None:
-        """Let jobs fail that Slurm doesn't take."""
-        changed: list[int] = []
-        for position in positions:
-            job = self.plan.jobs[position]
-            self._store.tell(str(error), self._store.log(job, job.attempt))
-            self._store.tell(f"{job.name}: attempt {job.attempt + 1} given up: {error}")
-            changed += self.plan.refused(position)
-        self._write(changed)
-
     def _cancel_stragglers(self, ours: Sequence[Queued]) -> None:
         """Cancel what nobody waits for any more: parked descendants of what failed, all but the end of what aborted."""
         unwanted = []
         for queued in ours:
-            position = self._position.get(queued.element)
+            position = self._record.positions.get(queued.element)
             if position is None or Part.parse(queued.comment) is None or queued.is_over:
                 continue
             job = self.plan.jobs[position]
@@ -396,7 +277,7 @@ class Conductor:
         try:
             self._slurm.cancel_elements(unwanted)
         except OperatorError as error:
-            self._say(str(error))
+            self._record.say(str(error))
 
     def _finish(self) -> None:
         """Write down that the workflow is over, with what accounting knows of jobs that could say nothing."""
@@ -414,26 +295,13 @@ class Conductor:
         for element, account in accounts.items():
             if element in unknown:
                 changed += self.plan.used(unknown[element], account.usage)
-        self._write(changed)
-        self._note(ended_at=time.time(), trouble="")
-        self._store.forget_environment()
+        self._record.write(changed)
+        self._record.note(ended_at=time.time(), trouble="")
+        self._record.store.forget_environment()
 
     def _is_current(self, position: int, element: Element) -> bool:
         job = self.plan.jobs[position]
         return job.element == element and job.state.is_with_slurm
-
-    def _say(self, trouble: str) -> None:
-        if trouble != self._trouble:
-            self._trouble = trouble
-            self._note(trouble=trouble)
-            self._store.tell(trouble or "all is well again")
-
-    def _write(self, positions: Sequence[int]) -> None:
-        self._store.write(self.plan, positions)
-
-    def _note(self, **facts: Any) -> None:
-        self.facts |= facts
-        self._store.note(**facts)
 
 
 def _names(elements: Iterable[Element]) -> list[str]:

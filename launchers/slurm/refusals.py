@@ -1,6 +1,6 @@
 """Jobs that Slurm doesn't take: when each is offered again, and when it is given up, so that every workflow ends.
 
-Belongs here: `Refusals`, which counts. Doesn't: offering jobs to Slurm (`launchers.slurm.conductor`), or what follows
+Belongs here: `Refusals`, which counts. Doesn't: offering jobs to Slurm (`launchers.slurm.submissions`), or what follows
 for others when one is given up (`launchers.slurm.jobs`). Standard library only.
 """
 

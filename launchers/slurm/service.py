@@ -290,7 +290,7 @@ def _submit(store: JobStore) -> None:
     store.write_environment()
     _note_submission(store.submit_path)
     conductor = Conductor(store, slurm)
-    conductor.park(queue)
+    conductor.submissions.park(queue)
     _have_dispatcher(slurm, store, queue)
     conductor.release_ready()
 

@@ -19,6 +19,7 @@ from launchers.slurm.conductor import Conductor
 from launchers.slurm.ends import Ending, Usage
 from launchers.slurm.jobs import Element, Job, JobState, Plan, Request
 from launchers.slurm.queue import Accounted
+from launchers.slurm.record import Record
 from launchers.slurm.refusals import MOST
 from launchers.slurm.store import JobStore
 from resources.errors import Rejected, Retriable
@@ -41,7 +42,7 @@ class World:
         return Conductor(JobStore(self.store.submit_path), self.slurm)  # type: ignore[arg-type]
 
     def park(self) -> None:
-        self.conductor.park(self.slurm.queue())
+        self.conductor.submissions.park(self.slurm.queue())
         self.conductor.release_ready()
 
     def turn(self, conductor: Conductor | None = None) -> None:
@@ -228,7 +229,7 @@ def test_what_slurm_has_no_room_for_is_submitted_when_there_is(world):
 
 def test_a_conductor_that_dies_before_it_can_write_has_submitted_nothing_twice(world, monkeypatch):
     w = world()
-    monkeypatch.setattr(Conductor, "_place", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(Record, "place", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         w.park()
     monkeypatch.undo()
