@@ -59,11 +59,6 @@ def report_outcome(
         What checks show besides numbers, by dataset type and partition.
     anew
         Whether what is recorded with the same counts is recorded once more, so that all that follows is made again.
-
-    Raises
-    ------
-    dagster.Failure
-        Nothing worked: the first cause is its description.
     """
     table = write_failures(_table(site, release, outcome.run_collection.replace("/", "_")), outcome.failures)
     for partition in partitions:
@@ -71,13 +66,29 @@ def report_outcome(
         is_news = anew or not _is_recorded(context, assets, partition, outcome)
         for asset in assets:
             _report_partition(context, site, release, asset, partition, outcome, table, pictures, is_news=is_news)
-    if not outcome.worked:
-        first = outcome.failures[0] if outcome.failures else None
-        raise dg.Failure(
-            f"nothing worked: {_one_line(first)}" if first else "nothing worked, and no quantum says why",
-            metadata={"failed quanta": _failure_table(outcome.failures)},
-            allow_retries=False,
-        )
+
+
+def fail_if_nothing_worked(outcome: Outcome) -> None:
+    """End the run as a failure where a submission has done nothing.
+
+    Parameters
+    ----------
+    outcome
+        What happened.
+
+    Raises
+    ------
+    dagster.Failure
+        Nothing worked: the first cause is its description.
+    """
+    if outcome.worked:
+        return
+    first = outcome.failures[0] if outcome.failures else None
+    raise dg.Failure(
+        f"nothing worked: {_one_line(first)}" if first else "nothing worked, and no quantum says why",
+        metadata={"failed quanta": _failure_table(outcome.failures)},
+        allow_retries=False,
+    )
 
 
 def write_failures(path: Path, failures: Sequence[QuantumFailure]) -> Path:

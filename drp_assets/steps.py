@@ -16,7 +16,7 @@ from drp_assets.keys import COMPLETE, ProductAsset, inputs_key, product_assets
 from drp_assets.limits import pool_of
 from drp_assets.partitions import crosses, mapping_between, partitions_of
 from drp_assets.pictures import pictures_of
-from drp_assets.reporting import report_outcome
+from drp_assets.reporting import fail_if_nothing_worked, report_outcome
 from drp_assets.submissions import StepConfig, request_for, work_of
 from planning.pipeline import PipelinePlan, Sharding, Step
 from planning.release import Release
@@ -99,6 +99,7 @@ def build_step(site: Site, release: Release, plan: PipelinePlan, step: Step, cod
     def make_products(context: dg.AssetExecutionContext, config: StepConfig) -> Iterator[Any]:
         # Definitions load without the middleware, whose import takes seconds.
         from launchers.casebook import Casebook
+        from launchers.claiming import settle
         from launchers.step_run import FailureRules, others_of, rescue_turn, run_step
 
         partitions = list(context.partition_keys) if partitions_def else []
@@ -113,6 +114,8 @@ def build_step(site: Site, release: Release, plan: PipelinePlan, step: Step, cod
                     pictures = pictures_of(site, release, step, assets, part)
                     anew = not config.rescue
                     report_outcome(context, site, release, assets, part or [""], outcome, pictures, anew=anew)
+                    settle(site.submissions, work, context.run_id)
+                    fail_if_nothing_worked(outcome)
         for asset in assets:
             yield output_for(asset.check_key)
 

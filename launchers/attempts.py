@@ -16,6 +16,9 @@ from launchers.submission import SubmissionKey
 CLAIM_FILE = "dagster_run"
 """In a submission's folder: the runs that have claimed it, one a line, whose it is last."""
 
+REPORTED_FILE = "reported"
+"""In a submission's folder: there as soon as Dagster knows what became of it."""
+
 KEY_FILE = "submission.json"
 """In a submission's folder: what it is called, and what it was made for."""
 
@@ -40,6 +43,8 @@ class Attempt:
         Those that had claimed it before it was taken over.
     asked
         What was asked for (`launchers.submission.StepRequest.asked`).
+    is_reported
+        Whether Dagster knows what became of it.
     """
 
     key: SubmissionKey
@@ -49,6 +54,7 @@ class Attempt:
     run_id: str = ""
     former_runs: tuple[str, ...] = ()
     asked: str = ""
+    is_reported: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +115,17 @@ def _read(files: Iterable[Path]) -> Iterator[Attempt]:
         key = SubmissionKey(**content["key"] | {"partitions": tuple(content["key"]["partitions"])})
         claim = file.parent / CLAIM_FILE
         *former, run_id = (claim.read_text().splitlines() if claim.is_file() else []) or [""]
-        asked = content.get("asked", "")
-        yield Attempt(key, file.parent, content["is_rescue"], content["begun_s"], run_id, tuple(former), asked)
+        is_reported = (file.parent / REPORTED_FILE).exists()
+        yield Attempt(
+            key,
+            file.parent,
+            content["is_rescue"],
+            content["begun_s"],
+            run_id,
+            tuple(former),
+            content.get("asked", ""),
+            is_reported,
+        )
 
 
 def last_pass(attempts: list[Attempt]) -> list[Attempt]:

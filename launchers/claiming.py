@@ -1,7 +1,8 @@
 """Claiming an attempt: which one a run is, whose it takes over, and when it has to keep away.
 
 Belongs here: the one place that makes a submission's folder, so that a resumed run finds its own again, no two runs
-share one, and what still runs in the batch system is watched rather than submitted a second time beside it.
+share one, what still runs in the batch system is watched rather than submitted a second time beside it, and what ended
+when nobody watched is judged rather than done again.
 Doesn't: which attempts there have been (`launchers.attempts`), what they ask for (`launchers.submission`), or how one
 finds out who lives (`launchers.step_run`).
 """
@@ -15,7 +16,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from launchers.attempts import CLAIM_FILE, KEY_FILE, Attempt, attempts_at
+from launchers.attempts import CLAIM_FILE, KEY_FILE, REPORTED_FILE, Attempt, attempts_at
 from launchers.folders import writing
 from launchers.processes import exclusive
 from launchers.submission import SubmissionKey
@@ -37,12 +38,15 @@ class Others:
         Whether a Dagster run still goes on with this step.
     still_runs
         What was submitted from a folder, where it is not over in the batch system.
+    has_ended
+        Whether what was submitted from a folder came to its end by itself, well or not.
     tell
         Where to say that a submission is taken over.
     """
 
     lives: Callable[[str], bool] = lambda run_id: False
     still_runs: Callable[[Path], Handle | None] = lambda folder: None
+    has_ended: Callable[[Path], bool] = lambda folder: False
     tell: Callable[[str], None] = lambda line: None
 
 
@@ -94,7 +98,7 @@ def claim_attempt(
             raise Retriable("another run is claiming it", first.work, "try again in a minute")
         attempts = attempts_at(submissions, first)
         mine = [each for each in attempts if each.run_id == run_id and each.key.attempt >= first.attempt]
-        found = mine[0] if mine else _left_running(attempts, run_id, is_rescue, asked, others)
+        found = mine[0] if mine else _left_behind(attempts, run_id, is_rescue, asked, others)
         if found is None:
             return _next_attempt(release, first, attempts, run_id, is_rescue=is_rescue, asked=asked)
         # Its rescues as well, also where a worker died while it took them over.
@@ -105,10 +109,33 @@ def claim_attempt(
         return found.key, found.folder
 
 
-def _left_running(
+def settle(submissions: Path, work: SubmissionKey, run_id: str) -> None:
+    """Take note that Dagster knows what became of all that a run has submitted: whoever comes next begins anew.
+
+    Parameters
+    ----------
+    submissions
+        Folder of all submissions at this site.
+    work
+        Any attempt at the work.
+    run_id
+        The Dagster run's.
+
+    Raises
+    ------
+    resources.errors.SiteFault
+        It can't be written down.
+    """
+    for attempt in attempts_at(submissions, work):
+        if attempt.run_id == run_id:
+            with writing(attempt.folder):
+                (attempt.folder / REPORTED_FILE).touch()
+
+
+def _left_behind(
     attempts: Sequence[Attempt], run_id: str, is_rescue: bool, asked: str, others: Others
 ) -> Attempt | None:
-    """Give the attempt from which on another run's are taken over; None where nothing of the work goes on."""
+    """Give the attempt from which on another run's are taken over; None where there is nothing to take over."""
     if not attempts or attempts[-1].run_id == run_id:
         return None
     last = attempts[-1]
@@ -122,9 +149,13 @@ def _left_running(
             last.key.name,
             "wait for that run, or terminate it, which cancels its jobs",
         )
-    if handle is None:
-        return None
     begun = next(each for each in attempts if each.run_id == last.run_id)
+    if handle is None:
+        is_unheard = not is_rescue and not last.is_reported and asked and begun.asked == asked
+        if not is_unheard or not others.has_ended(last.folder):
+            return None
+        others.tell(f"{name} of {last.key.work} ended when run {last.run_id} was gone: judging it")
+        return begun
     if not asked or begun.asked != asked:
         raise Rejected(
             f"{name} still runs in the batch system, and was asked for with other settings",

@@ -182,7 +182,11 @@ def others_of(context: reattach.StepContext, silence_s: float = SILENCE_S) -> Ot
         handle = _find(folder, silence_s)
         return None if handle is None or _look(handle, silence_s).is_over else handle
 
-    return Others(lives, still_runs, context.log.info)
+    def has_ended(folder: Path) -> bool:
+        handle = _find(folder, silence_s)
+        return handle is not None and _look(handle, silence_s).state in {"SUCCEEDED", "FAILED"}
+
+    return Others(lives, still_runs, has_ended, context.log.info)
 
 
 def _next(key: SubmissionKey) -> SubmissionKey:

@@ -23,6 +23,7 @@ from typing import ClassVar, Self
 from services.loopback import LOOPBACK
 from services.mariadb import OWNER, MariaDB
 from services.service import Service, write_at_once
+from services.short_paths import close_way, open_way, short_way
 from services.slurm_daemons import Munge, SlurmController, SlurmDatabase, SlurmNode
 
 QUEUES = ("main", "small", "urgent")
@@ -32,6 +33,9 @@ LICENCES: Mapping[str, int] = {"db_limit": 2}
 """How many jobs at once may have what there is little of; the name is what BPS limits its final jobs by."""
 
 _DATABASE = "slurm_accounting"
+_MOST_ID = 2**32 - 1
+"""Of a job or a step: they name the sockets of a node."""
+
 _POLL_S = 0.05
 
 
@@ -87,12 +91,13 @@ class Slurm(Service):
         super().__init__(folder)
         self.shape = shape or ClusterShape()
         self.configuration = folder / "slurm.conf"
-        self.munge = Munge(folder / "munge")
-        self.mariadb = MariaDB(folder / "mariadb")
-        self.database = SlurmDatabase(folder / "slurmdbd", self.configuration)
-        self.controller = SlurmController(folder / "slurmctld", self.configuration)
         prefix = "n" + hashlib.blake2s(str(folder.resolve()).encode(), digest_size=3).hexdigest()
         names = [f"{prefix}x{number}" for number in range(1, self.shape.nodes + 1)]
+        self._way = short_way(folder, len(f"spool/{names[-1]}/{names[-1]}_{_MOST_ID}.{_MOST_ID}"))
+        self.munge = Munge(self._way / "munge")
+        self.mariadb = MariaDB(self._way / "mariadb")
+        self.database = SlurmDatabase(folder / "slurmdbd", self.configuration)
+        self.controller = SlurmController(folder / "slurmctld", self.configuration)
         self.nodes = tuple(
             SlurmNode(folder / f"slurmd{number}", self.configuration, name)
             for number, name in enumerate(names, start=1)
@@ -148,6 +153,7 @@ class Slurm(Service):
     def start(self) -> Self:
         """Start what doesn't run of it, and return when all nodes take jobs."""
         self.folder.mkdir(parents=True, exist_ok=True)
+        open_way(self.folder, self._way)
         self.prepare()
         for part in self.parts:
             part.start()
@@ -177,6 +183,7 @@ class Slurm(Service):
             node.end_jobs()
         for part in reversed(self.parts):
             part.stop()
+        close_way(self.folder, self._way)
 
     def _await_nodes(self) -> None:
         deadline = time.monotonic() + self.start_timeout_s
@@ -203,7 +210,7 @@ class Slurm(Service):
             f"AuthInfo={signature},cred_expire={shape.requeue_s}",
             "CommunicationParameters=NoInAddrAny,NoCtldInAddrAny",
             f"StateSaveLocation={self.folder}/state",
-            f"SlurmdSpoolDir={self.folder}/spool/%n",
+            f"SlurmdSpoolDir={self._way}/spool/%n",
             f"SlurmctldPidFile={self.folder}/slurmctld.pid",
             f"SlurmdPidFile={self.folder}/slurmd-%n.pid",
             "ProctrackType=proctrack/cgroup",

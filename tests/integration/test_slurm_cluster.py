@@ -78,7 +78,8 @@ def test_a_controller_that_was_killed_has_its_queue_when_it_starts_again(slurm):
 
 
 def test_stopping_ends_the_processes_of_jobs_too(tmp_path):
-    with Slurm(tmp_path / "slurm") as cluster:
+    # A node's sockets have paths that a folder in folders makes too long.
+    with Slurm(tmp_path / ("long" * 20) / "slurm") as cluster:
         submit(cluster, "--array=1-3", "--wrap=sleep 600")
         eventually(lambda: len(cluster.client("squeue", "--noheader", "--states=running").splitlines()) == 3, cluster)
         assert any(list(node.processes()) for node in cluster.nodes)

@@ -9,12 +9,17 @@ import pytest
 
 from launchers.attempts import attempts_of
 from launchers.bps import Handle
-from launchers.claiming import Others, claim_attempt
+from launchers.claiming import Others, claim_attempt, settle
 from launchers.submission import StepRequest, SubmissionKey
 from resources.errors import Rejected
 
 WORK = SubmissionKey("dr1", "step1a", ("20261101",))
 SAME, OTHER = "what was asked for", "something else"
+
+
+def number(folder: Path) -> int:
+    """The attempt whose folder it is."""
+    return int(folder.name.rpartition("_")[2])
 
 
 class Site:
@@ -24,15 +29,19 @@ class Site:
         self.submissions = submissions
         self.living: set[str] = set()
         self.running: set[int] = set()
+        self.ended: set[int] = set()
         self.told: list[str] = []
 
     def _handle(self, folder: Path) -> Handle | None:
-        attempt = int(folder.name.rpartition("_")[2])
+        attempt = number(folder)
         return Handle("the.Service", f"id-{attempt}", folder.name, str(folder)) if attempt in self.running else None
+
+    def _has_ended(self, folder: Path) -> bool:
+        return number(folder) in self.ended
 
     def claim(self, run: str, asked: str = SAME, *, rescue: bool = False, first: int = 1) -> int:
         """Claim an attempt, and say which."""
-        others = Others(lambda run_id: run_id in self.living, self._handle, self.told.append)
+        others = Others(lambda run_id: run_id in self.living, self._handle, self._has_ended, self.told.append)
         work = SubmissionKey(WORK.release, WORK.step, WORK.partitions, first)
         key, folder = claim_attempt(self.submissions, work, run, is_rescue=rescue, asked=asked, others=others)
         assert folder.name == key.name
@@ -58,7 +67,36 @@ def test_what_still_runs_without_its_run_is_taken_over_by_one_that_asks_for_the_
     assert site.claim("next") == 1
 
 
-def test_what_is_over_is_not_taken_over(site: Site) -> None:
+def test_what_ended_when_its_run_was_gone_is_judged_rather_than_done_again(site: Site) -> None:
+    site.claim("dead")
+    site.claim("dead", "", rescue=True, first=2)
+    site.ended = {1, 2}
+
+    assert site.claim("next") == 1
+
+    assert site.owners() == ["next", "next"]
+    assert site.told == [f"attempt 2 of {WORK.work} ended when run dead was gone: judging it"]
+
+
+def test_what_dagster_knows_of_is_done_again_by_whoever_asks_for_it(site: Site) -> None:
+    site.claim("whole")
+    site.ended = {1}
+    settle(site.submissions, WORK, "whole")
+
+    assert site.claim("next") == 2
+
+    assert site.owners() == ["whole", "next"]
+
+
+@pytest.mark.parametrize(("asked", "rescue"), [(OTHER, False), (SAME, True), ("", False)])
+def test_what_ended_unheard_is_left_to_those_who_ask_for_the_same_whole(site: Site, asked: str, rescue: bool) -> None:
+    site.claim("dead")
+    site.ended = {1}
+
+    assert site.claim("next", asked, rescue=rescue) == 2
+
+
+def test_what_never_came_to_its_end_is_begun_anew(site: Site) -> None:
     site.claim("dead")
     assert site.claim("next") == 2
     assert site.owners() == ["dead", "next"]
