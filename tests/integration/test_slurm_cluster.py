@@ -82,7 +82,7 @@ def test_stopping_ends_the_processes_of_jobs_too(tmp_path):
     with Slurm(tmp_path / ("long" * 20) / "slurm") as cluster:
         submit(cluster, "--array=1-3", "--wrap=sleep 600")
         eventually(lambda: len(cluster.client("squeue", "--noheader", "--states=running").splitlines()) == 3, cluster)
-        assert any(list(node.processes()) for node in cluster.nodes)
+        eventually(lambda: any(list(node.processes()) for node in cluster.nodes), cluster)
 
     assert not any(list(node.processes()) for node in cluster.nodes)
     assert all(part.pid is None for part in cluster.parts)
