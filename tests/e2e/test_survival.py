@@ -5,26 +5,17 @@ from __future__ import annotations
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 from astropy.table import Table
 
 from commands.demonstration import Demonstration
-from tests.e2e.catalogue import read_objects
+from tests.e2e.another import assert_same_catalogue, demo, with_its_survey
 
 pytestmark = pytest.mark.e2e
 SEED = int(os.environ.get("DRP_SURVIVAL_SEED", "20261101"))
-
-
-def demo(state: Path) -> subprocess.Popen[str]:
-    program = Path(sys.executable).parent / "drp"
-    command = [str(program), "demo", "--survey", "ci", "--state", str(state), "--exit"]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
 def processes_of(state: Path) -> dict[int, str]:
@@ -43,21 +34,12 @@ def processes_of(state: Path) -> dict[int, str]:
     return found
 
 
-def assert_same_catalogue(one: Table, other: Table) -> None:
-    assert one.colnames == other.colnames
-    assert len(one) == len(other)
-    for name in one.colnames:
-        np.testing.assert_array_equal(np.asarray(one[name]), np.asarray(other[name]), err_msg=name)
-
-
 @pytest.mark.timeout(1200)
 def test_release_killed_at_a_random_moment_ends_with_the_same_catalogue(
     finished: Demonstration, first_objects: Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chance = random.Random(SEED)
-    state = tmp_path / "ci"
-    state.mkdir()
-    (state / "survey").symlink_to(finished.state / "survey", target_is_directory=True)
+    state = with_its_survey(finished.state, tmp_path / "ci")
 
     first = demo(state)
     time.sleep(chance.uniform(15.0, 60.0))
@@ -73,6 +55,4 @@ def test_release_killed_at_a_random_moment_ends_with_the_same_catalogue(
     output, _ = second.communicate(timeout=600)
     assert second.returncode == 0, f"after the death of {victims[victim]}:\n{output}"
 
-    monkeypatch.setenv("DRP_STATE", str(state))
-    settings = finished.site.butler.model_copy(update={"repository": str(state / "repo")})
-    assert_same_catalogue(first_objects, read_objects(settings))
+    assert_same_catalogue(first_objects, finished, state, monkeypatch)
