@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from lsst.ctrl.bps import WmsStates
 
-TOY = Path(__file__).parents[1] / "launchers"
+TOY = Path(__file__).parents[2] / "launchers"
 sys.path.insert(0, str(TOY))
 
 from toy_repository import make_repository, make_request  # noqa: E402
