@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from http.server import ThreadingHTTPServer
 from typing import TYPE_CHECKING
@@ -38,6 +38,9 @@ LOOPBACK = "127.0.0.1"
 LEAST_AGE_S = 15.0
 """So long a scrape's answer serves for the next one: scrapes cost the database the same however many scrape."""
 
+MOST_SHARE = 0.1
+"""Of the time at most, the ledger's database is busy with scrapes, however long the ledger has got."""
+
 MOST_PAIRS = 100
 """Pairs of RSEs that have metrics of their own: names come in messages, and anybody's could."""
 
@@ -58,7 +61,9 @@ class ArrivalsCollector(Collector):
     kafka, settings, ledger, overview
         The site's.
     least_age_s
-        How long an answer serves.
+        How long an answer serves; longer where it took the database long.
+    clock
+        Tells the time.
     """
 
     def __init__(
@@ -69,18 +74,20 @@ class ArrivalsCollector(Collector):
         overview: Overview,
         *,
         least_age_s: float = LEAST_AGE_S,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._site = (kafka, settings, ledger, overview)
         self._overview = overview
         self._least_age_s = least_age_s
+        self._clock = clock
         self._lock = threading.Lock()
         self._metrics: list[Metric] = []
-        self._asked_at: float | None = None
+        self._serves_until = float("-inf")
 
     def collect(self) -> Iterable[Metric]:
         """Give the metrics; without a database, that it is away."""
         with self._lock:
-            if self._asked_at is None or time.monotonic() - self._asked_at >= self._least_age_s:
+            if (asked_at := self._clock()) >= self._serves_until:
                 up = GaugeMetricFamily("drp_arrivals_ledger_up", "Whether the ledger's database answers.")
                 try:
                     self._metrics = [*self._ask(), up]
@@ -88,7 +95,8 @@ class ArrivalsCollector(Collector):
                 except OperatorError:
                     self._metrics = [up]
                     up.add_metric((), 0)
-                self._asked_at = time.monotonic()
+                answered_at = self._clock()
+                self._serves_until = answered_at + max(self._least_age_s, (answered_at - asked_at) / MOST_SHARE)
             return self._metrics
 
     def _ask(self) -> Iterator[Metric]:

@@ -1,5 +1,6 @@
 """The exposition as Prometheus reads it: names by its conventions, few labels, honest without a database."""
 
+import itertools
 import re
 import urllib.error
 import urllib.request
@@ -33,11 +34,15 @@ def ledger(tmp_path):
     ledger.close()
 
 
+def collect_from(ledger, folder, clock) -> ArrivalsCollector:
+    settings = ArrivalSettings(topics="^X", paths=(PathRule(announced="root://a", local="/a"),), instrument="x.Y")
+    kafka = KafkaSettings(address_file=folder / "no-address")
+    return ArrivalsCollector(kafka, settings, ledger, Overview(ledger), least_age_s=0.0, clock=clock)
+
+
 @pytest.fixture
 def collector(ledger, tmp_path):
-    settings = ArrivalSettings(topics="^X", paths=(PathRule(announced="root://a", local="/a"),), instrument="x.Y")
-    kafka = KafkaSettings(address_file=tmp_path / "no-address")
-    return ArrivalsCollector(kafka, settings, ledger, Overview(ledger), least_age_s=0.0)
+    return collect_from(ledger, tmp_path, lambda: 0.0)
 
 
 @pytest.fixture
@@ -150,3 +155,17 @@ def test_a_port_that_is_taken_is_said_in_one_line(registry):
             served(registry, port),
         ):
             pass
+
+
+def test_an_answer_that_took_long_serves_long(ledger, tmp_path):
+    looks = itertools.count(step=3)
+    registry = CollectorRegistry()
+    registry.register(collect_from(ledger, tmp_path, looks.__next__))
+    seen = set()
+
+    # Each question takes three seconds and each scrape a look: one answer is for the next thirty.
+    while next(looks) < 120:
+        receive(ledger)
+        seen.add(value(registry, "drp_arrivals_quarantined_messages", reason="not_understood"))
+
+    assert 2 <= len(seen) <= 5
