@@ -5,6 +5,7 @@ Belongs here: the command. Doesn't: what the limits mean (`drp_assets.limits`).
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -17,7 +18,8 @@ from commands.backfill import find_release
 from commands.console import make_console
 from drp_assets.limits import concurrency, pool_limits, set_pool_limits
 from drp_assets.plans import plan_of
-from resources.errors import Rejected
+from resources.documents import read_yaml
+from resources.errors import Rejected, SiteFault
 from resources.site import read_site
 
 
@@ -33,16 +35,19 @@ def limits(
     """Limit runs by site, release and step as the site profile says."""
     site = read_site()
     if instance is not None:
-        try:
-            content = yaml.safe_load(instance.read_text())
-        except (OSError, yaml.YAMLError) as error:
-            raise Rejected(f"cannot be read: {error}", str(instance), "name a dagster.yaml") from error
+        content = read_yaml(instance)
+        if not isinstance(content, dict):
+            raise Rejected("holds no keys", str(instance), "name a dagster.yaml")
         content["concurrency"] = concurrency(site.limits, content.get("concurrency", {}))
         typer.echo(yaml.safe_dump(content, sort_keys=False), nl=False)
         return
+    if not releases:
+        raise Rejected("no release is named", "limits", "name those whose steps are limited, such as `drp limits demo`")
+    if really and "DAGSTER_HOME" not in os.environ:
+        raise SiteFault("it is not set", "DAGSTER_HOME", "export it as for Dagster's daemon, whose limits these are")
     table = Table("pool", "runs at a time")
     sizes: dict[str, int] = {}
-    for name in releases or []:
+    for name in releases:
         release = find_release(name)
         sizes |= pool_limits(site.limits, release, plan_of(release, site.state / "plans").steps)
     for pool, size in sizes.items():

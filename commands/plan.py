@@ -13,6 +13,7 @@ from rich.table import Column, Table
 
 from commands.console import make_console
 from planning.pipeline import build_plan
+from resources.errors import Rejected
 
 app = typer.Typer(no_args_is_help=True, help="A pipeline's steps and products.")
 
@@ -35,6 +36,9 @@ def export(
 ) -> None:
     """Write the plan to a file; run it where the pipeline's tasks can be imported."""
     plan = build_plan(pipeline)
-    out.write_text(plan.model_dump_json(indent=1) + "\n")
+    try:
+        out.write_text(plan.model_dump_json(indent=1) + "\n")
+    except OSError as error:
+        raise Rejected(f"cannot be written: {error.strerror}", str(out), "name a file in a folder of yours") from error
     products = sum(len(step.products) for step in plan.steps)
     make_console().print(f"{out}: {len(plan.steps)} steps, {products} products")

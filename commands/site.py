@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-import yaml
 
 from commands.console import make_console
 from drp_tasks.skymap import TangentSkyMap, register_skymap
 from resources.butler import make_repository, open_butler
+from resources.documents import read_yaml
 from resources.errors import Rejected
 from resources.site import Site, read_site
 
@@ -56,8 +56,8 @@ def prepare(
     """Make the Butler repository, and register instrument and skymap."""
     found = read_site(profile)
     try:
-        grid = TangentSkyMap.from_dict(yaml.safe_load(skymap.read_text()))
-    except (OSError, TypeError, KeyError, ValueError, yaml.YAMLError) as error:
+        grid = TangentSkyMap.from_dict(read_yaml(skymap))
+    except (TypeError, KeyError, ValueError) as error:
         raise Rejected(f"is no skymap: {error}", str(skymap), "give its parameters as YAML") from error
     made = prepare_site(found, grid)
     make_console().print(f"{found.butler.repository} {'made' if made else 'was there'}; skymap {grid.name} registered")

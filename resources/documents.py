@@ -42,20 +42,7 @@ def read_document[D: Document](path: Path, model: type[D]) -> D:
     resources.errors.Rejected
         The file is missing, isn't YAML, or doesn't fit the model: one line names file, key and remedy.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise Rejected(f"cannot be read: {error.strerror}", str(path), "name an existing file") from error
-    except UnicodeDecodeError as error:
-        raise Rejected(f"is not UTF-8 (byte {error.start})", str(path), "save it as UTF-8") from error
-    try:
-        content = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f" line {mark.line + 1}" if mark else ""
-        raise Rejected(
-            f"is not YAML: {getattr(error, 'problem', error)}", f"{path}{line}", "mend the syntax"
-        ) from error
+    content = read_yaml(path)
     if not isinstance(content, dict):
         raise Rejected("holds no keys", str(path), f"it needs at least {', '.join(_required(model))}")
     content = _expand(content, path)
@@ -63,6 +50,35 @@ def read_document[D: Document](path: Path, model: type[D]) -> D:
         return model.model_validate(content)
     except ValidationError as error:
         raise _first_line(path, model, error) from error
+
+
+def read_yaml(path: Path) -> Any:
+    """Read what is in a YAML file, whatever it is.
+
+    Parameters
+    ----------
+    path
+        The file.
+
+    Raises
+    ------
+    resources.errors.Rejected
+        The file is missing or isn't YAML.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise Rejected(f"cannot be read: {error.strerror}", str(path), "name an existing file") from error
+    except UnicodeDecodeError as error:
+        raise Rejected(f"is not UTF-8 (byte {error.start})", str(path), "save it as UTF-8") from error
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f" line {mark.line + 1}" if mark else ""
+        raise Rejected(
+            f"is not YAML: {getattr(error, 'problem', error)}", f"{path}{line}", "mend the syntax"
+        ) from error
 
 
 def _expand(value: Any, path: Path, key: str = "") -> Any:

@@ -26,6 +26,8 @@ def state(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.setenv("DRP_REPORTS_URL", "http://127.0.0.1:1")
     monkeypatch.setenv("DRP_SITE", str(TOP / "deploy" / "sites" / "laptop.yaml"))
     monkeypatch.setenv("COLUMNS", "400")
+    monkeypatch.delenv("DAGSTER_HOME", raising=False)
+    monkeypatch.chdir(TOP)
     return tmp_path
 
 
@@ -45,7 +47,14 @@ def one_line(capsys: pytest.CaptureFixture[str]) -> str:
         (["backfill", "demo", "step1a"], "no partition is named; name one or more day_obs"),
         (["backfill", "nothing", "step1a"], "no release 'nothing'; there are: acceptance, ci, demo"),
         (["backfill", "demo", "step1a", "20261101", "--url", "http://127.0.0.1:9"], "web server doesn't answer"),
-        (["site", "prepare", "nowhere.yaml"], "nowhere.yaml: is no skymap"),
+        (["site", "prepare", "nowhere.yaml"], "nowhere.yaml: cannot be read: No such file or directory"),
+        (["site", "prepare", "README.md"], "README.md line 5: is not YAML"),
+        (["site", "prepare", "releases/demo.yaml"], "releases/demo.yaml: is no skymap"),
+        (["plan", "export", "pipelines/DRP.yaml", "/nowhere/plan.json"], "/nowhere/plan.json: cannot be written"),
+        (["limits"], "no release is named"),
+        (["limits", "demo", "--really"], "DAGSTER_HOME: it is not set"),
+        (["limits", "--instance", "nowhere.yaml"], "nowhere.yaml: cannot be read"),
+        (["limits", "--instance", "README.md"], "README.md line 5: is not YAML"),
     ],
 )
 def test_wrong_command_ends_in_one_line_that_says_what_to_do(
