@@ -115,11 +115,24 @@ def observe(
     now
         The time.
     """
-    try:
-        lag, trouble = kafka_lag(kafka, settings, ledger), ""
-    except OperatorError as error:
-        lag, trouble = None, str(error)
+    lag, trouble = lag_or_trouble(kafka, settings, ledger)
     return Observation(now or datetime.now(UTC), overview.states(), lag, trouble)
+
+
+def lag_or_trouble(
+    kafka: KafkaSettings, settings: ArrivalSettings, ledger: Ledger
+) -> tuple[Mapping[str, int] | None, str]:
+    """Ask Kafka what is still to be drained; without it, say why that is unknown.
+
+    Parameters
+    ----------
+    kafka, settings, ledger
+        The site's.
+    """
+    try:
+        return kafka_lag(kafka, settings, ledger), ""
+    except OperatorError as error:
+        return None, str(error)
 
 
 def judge(seen: Observation, settings: ArrivalSettings) -> list[Finding]:

@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from http.server import ThreadingHTTPServer
 from typing import TYPE_CHECKING
 
@@ -22,7 +23,7 @@ from prometheus_client.exposition import MetricsHandler
 from prometheus_client.registry import Collector
 
 from arrivals.causes import ReasonClass, classify
-from arrivals.health import Observation, observe
+from arrivals.health import Observation, lag_or_trouble
 from arrivals.ledger import Ledger
 from arrivals.overview import Overview
 from arrivals.states import State
@@ -76,7 +77,7 @@ class ArrivalsCollector(Collector):
         least_age_s: float = LEAST_AGE_S,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._site = (kafka, settings, ledger, overview)
+        self._site = (kafka, settings, ledger)
         self._overview = overview
         self._least_age_s = least_age_s
         self._clock = clock
@@ -87,25 +88,32 @@ class ArrivalsCollector(Collector):
     def collect(self) -> Iterable[Metric]:
         """Give the metrics; without a database, that it is away."""
         with self._lock:
-            if (asked_at := self._clock()) >= self._serves_until:
+            if self._clock() >= self._serves_until:
                 up = GaugeMetricFamily("drp_arrivals_ledger_up", "Whether the ledger's database answers.")
+                took_s = 0.0
                 try:
-                    self._metrics = [*self._ask(), up]
+                    answer, took_s = self._ask()
+                    self._metrics = [*answer, up]
                     up.add_metric((), 1)
                 except OperatorError:
                     self._metrics = [up]
                     up.add_metric((), 0)
-                answered_at = self._clock()
-                self._serves_until = answered_at + max(self._least_age_s, (answered_at - asked_at) / MOST_SHARE)
+                self._serves_until = self._clock() + max(self._least_age_s, took_s / MOST_SHARE)
             return self._metrics
 
-    def _ask(self) -> Iterator[Metric]:
-        seen = observe(*self._site)
-        yield from _of_states(seen)
-        yield from _of_kafka(seen)
-        yield self._quarantined()
-        yield self._expired()
-        yield from self._transfers()
+    def _ask(self) -> tuple[list[Metric], float]:
+        """Ask Kafka, then the ledger; give the metrics, and how long the ledger took (s)."""
+        lag, trouble = lag_or_trouble(*self._site)
+        asked_at = self._clock()
+        seen = Observation(datetime.now(UTC), self._overview.states(), lag, trouble)
+        answer = [
+            *_of_states(seen),
+            *_of_kafka(seen),
+            self._quarantined(),
+            self._expired(),
+            *self._transfers(),
+        ]
+        return answer, self._clock() - asked_at
 
     def _quarantined(self) -> Metric:
         metric = GaugeMetricFamily(

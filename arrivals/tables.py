@@ -43,6 +43,9 @@ from resources.errors import Retriable
 BUSY_TIMEOUT_S = 60.0
 """How long a writer waits for another one to finish, on SQLite."""
 
+CONNECT_TIMEOUT_S = 20
+"""How long PostgreSQL's host may not answer, which the operating system would wait for for minutes."""
+
 METADATA = MetaData()
 
 
@@ -171,7 +174,8 @@ def connect(url: str) -> Engine:
     """
     parsed = make_url(url)
     if parsed.get_backend_name() != "sqlite":
-        engine = create_engine(parsed, pool_pre_ping=True)
+        patience = {"connect_timeout": CONNECT_TIMEOUT_S}
+        engine = create_engine(parsed, pool_pre_ping=True, connect_args=patience)
     else:
         engine = create_engine(parsed, connect_args={"timeout": BUSY_TIMEOUT_S})
         event.listen(engine, "connect", _prepare_sqlite)

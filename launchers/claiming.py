@@ -38,15 +38,18 @@ class Others:
         Whether a Dagster run still goes on with this step.
     still_runs
         What was submitted from a folder, where it is not over in the batch system.
-    has_ended
-        Whether what was submitted from a folder came to its end by itself, well or not.
+    is_repeated
+        Whether this run re-executes one that failed.
+    state_of
+        State in the batch system of what was submitted from a folder; empty where nothing was.
     tell
         Where to say that a submission is taken over.
     """
 
     lives: Callable[[str], bool] = lambda run_id: False
     still_runs: Callable[[Path], Handle | None] = lambda folder: None
-    has_ended: Callable[[Path], bool] = lambda folder: False
+    is_repeated: Callable[[str], bool] = lambda run_id: False
+    state_of: Callable[[Path], str] = lambda folder: ""
     tell: Callable[[str], None] = lambda line: None
 
 
@@ -151,10 +154,9 @@ def _left_behind(
         )
     begun = next(each for each in attempts if each.run_id == last.run_id)
     if handle is None:
-        is_unheard = not is_rescue and not last.is_reported and asked and begun.asked == asked
-        if not is_unheard or not others.has_ended(last.folder):
+        if is_rescue or not _ended_unheard(attempts[attempts.index(begun) :], asked, others):
             return None
-        others.tell(f"{name} of {last.key.work} ended when run {last.run_id} was gone: judging it")
+        others.tell(f"{last.key.work} ended when run {last.run_id} was gone: judging it")
         return begun
     if not asked or begun.asked != asked:
         raise Rejected(
@@ -165,6 +167,22 @@ def _left_behind(
         )
     others.tell(f"{name} of {last.key.work} still runs, without run {last.run_id}: watching it")
     return begun
+
+
+def _ended_unheard(attempts: Sequence[Attempt], asked: str, others: Others) -> bool:
+    """Whether this run was launched to learn what became of another one's submissions.
+
+    Whoever launches a run that has nothing to do with that one may want the work done with what has come since. And a
+    submission that couldn't be judged twice is not handed on for ever.
+    """
+    begun, last = attempts[0], attempts[-1]
+    if not asked or begun.asked != asked or begun.former_runs or last.is_reported:
+        return False
+    if not others.is_repeated(last.run_id):
+        return False
+    # Its worker may have died before it could submit a rescue.
+    states = filter(None, (others.state_of(each.folder) for each in reversed(attempts)))
+    return next(states, "") in {"SUCCEEDED", "FAILED"}
 
 
 def _next_attempt(

@@ -182,11 +182,16 @@ def others_of(context: reattach.StepContext, silence_s: float = SILENCE_S) -> Ot
         handle = _find(folder, silence_s)
         return None if handle is None or _look(handle, silence_s).is_over else handle
 
-    def has_ended(folder: Path) -> bool:
-        handle = _find(folder, silence_s)
-        return handle is not None and _look(handle, silence_s).state in {"SUCCEEDED", "FAILED"}
+    def is_repeated(run_id: str) -> bool:
+        me, other = context.instance.get_run_by_id(context.run_id), context.instance.get_run_by_id(run_id)
+        is_parent = me is not None and me.parent_run_id == run_id
+        return is_parent and other is not None and other.status is dg.DagsterRunStatus.FAILURE
 
-    return Others(lives, still_runs, has_ended, context.log.info)
+    def state_of(folder: Path) -> str:
+        handle = _find(folder, silence_s)
+        return "" if handle is None else _look(handle, silence_s).state
+
+    return Others(lives, still_runs, is_repeated, state_of, context.log.info)
 
 
 def _next(key: SubmissionKey) -> SubmissionKey:

@@ -176,6 +176,9 @@ class Slurm(Service):
 
     def stop(self) -> None:
         """End all jobs, whether the controller is there or not, and all daemons."""
+        if not self.folder.exists():
+            return
+        open_way(self.folder, self._way)  # whoever clears temporary files away may have removed it
         if self.controller.pid is not None:
             self.client("scancel", "--full", f"--user={getpass.getuser()}")
         for node in self.nodes:

@@ -123,29 +123,34 @@ class Driver:
             self._deadlines[job.name] = started_at + job.walltime_s
 
     def _collect(self) -> None:
+        ended: list[tuple[int, str]] = []
         for name, identity in list(self._processes.items()):
-            if name not in self._processes:
-                continue
             code = self._exit_code(name, identity)
-            if code is None:
-                if time.time() > self._deadlines.get(name, float("inf")) and name not in self._killed:
-                    self._killed.add(name)
-                    self._end_groups({name: identity})
-                continue
-            if code >= 128:
-                # Nothing of the attempt may write on while the next one runs.
-                identity.send_to_group(signal.SIGKILL)
-            began = self._said(self._plan.jobs[name]) != NOT_STARTED
-            changed = self._plan.ended(name, code) if began else self._plan.not_started(name)
-            given_up = {
-                job.name: self._processes[job.name]
-                for job in changed
-                if job.state is JobState.DELETED and job.name in self._processes
-            }
-            # Their processes go before it is written down, lest a driver that dies here leaves some that nobody knows.
-            self._end_groups(given_up)
-            self._store.write_jobs(changed)
-            self._forget(name, *given_up)
+            if code is not None:
+                ended.append((code, name))
+            elif time.time() > self._deadlines.get(name, float("inf")) and name not in self._killed:
+                self._killed.add(name)
+                self._end_groups({name: identity})
+        # What ended well has ended well, also where another one aborts the workflow.
+        for code, name in sorted(ended):
+            if name in self._processes:
+                self._note_end(name, code)
+
+    def _note_end(self, name: str, code: int) -> None:
+        if code >= 128:
+            # Nothing of the attempt may write on while the next one runs.
+            self._processes[name].send_to_group(signal.SIGKILL)
+        began = self._said(self._plan.jobs[name]) != NOT_STARTED
+        changed = self._plan.ended(name, code) if began else self._plan.not_started(name)
+        given_up = {
+            job.name: self._processes[job.name]
+            for job in changed
+            if job.state is JobState.DELETED and job.name in self._processes
+        }
+        # Their processes go before it is written down, lest a driver that dies here leaves some that nobody knows.
+        self._end_groups(given_up)
+        self._store.write_jobs(changed)
+        self._forget(name, *given_up)
 
     def _forget(self, *names: str) -> None:
         for name in names:

@@ -35,7 +35,9 @@ _OVER = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.PRUNED, JobStat
 TRANSITIONS: Mapping[JobState, frozenset[JobState]] = {
     JobState.UNREADY: frozenset({JobState.READY, JobState.PRUNED, JobState.DELETED}),
     JobState.READY: frozenset({JobState.RUNNING, JobState.SUCCEEDED, JobState.DELETED, JobState.UNREADY}),
-    JobState.RUNNING: frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.READY, JobState.DELETED}),
+    JobState.RUNNING: frozenset(
+        {JobState.SUCCEEDED, JobState.FAILED, JobState.READY, JobState.DELETED, JobState.UNREADY}
+    ),
     JobState.SUCCEEDED: frozenset({JobState.UNREADY}),
     JobState.FAILED: frozenset({JobState.UNREADY}),
     JobState.PRUNED: frozenset({JobState.UNREADY}),
@@ -180,13 +182,19 @@ class Plan:
         return self._give_up(self._jobs.values())
 
     def restart(self) -> list[Job]:
-        """Do again what did not succeed, and the final job; what runs still, runs on."""
+        """Do again what did not succeed, and the final job after it; what runs still, runs on.
+
+        Where the final job runs although there is more to come, the caller ends it.
+        """
         again = [
             job
             for job in self._jobs.values()
             if job.state in {JobState.FAILED, JobState.PRUNED, JobState.DELETED}
-            or (job.is_final and job.state in {JobState.SUCCEEDED, JobState.READY})
+            or (job.is_final and job.state is JobState.SUCCEEDED)
         ]
+        if any(not job.is_final for job in again):
+            early = {JobState.READY, JobState.RUNNING}
+            again += [job for name in self._final if (job := self._jobs[name]).state in early]
         changed = [self._put(job.moved(JobState.UNREADY, attempt=0, exit_code=None)) for job in again]
         return changed + self.settle()
 

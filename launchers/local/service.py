@@ -94,7 +94,10 @@ class LocalService(BaseWmsService):
             return None, None, "the workflow still runs; cancel it first"
         plan = Plan(store.read_jobs())
         facts = {"cancel_requested": False, "submitted_at": time.time()}
-        store.write_jobs(plan.restart(), facts)
+        running = store.read_running()
+        changed = plan.restart()
+        end_groups([process for job in changed if job.name in running and (process := running[job.name].process)])
+        store.write_jobs(changed, facts)
         store.forget_fact("ended_at")
         _start_driver(store.submit_path)
         return str(store.submit_path), store.read_facts()["name"], ""

@@ -120,7 +120,7 @@ class Conductor:
         changed = self.submissions.heard(queue)
         missing = []
         for position, job in enumerate(self.plan.jobs):
-            if job.element is None or job.state.is_over or not (job.is_parked or job.state.is_with_slurm):
+            if job.element is None or job.state.is_over or not job.is_in_slurm:
                 continue
             queued = queue.elements.get(job.element)
             if queued is None or not self.submissions.is_of(position, queued):
@@ -152,7 +152,7 @@ class Conductor:
     def cancel(self) -> None:
         """Give up the workflow, in Slurm first; what has ended, has ended."""
         self.look()
-        alive = [job for job in self.plan.jobs if job.is_parked or job.state.is_with_slurm]
+        alive = [job for job in self.plan.jobs if job.is_in_slurm]
         self._slurm.cancel([str(array) for array in sorted({job.element.array for job in alive if job.element})])
         self._record.write(self.plan.cancel())
         self._finish()

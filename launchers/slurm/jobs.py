@@ -42,7 +42,7 @@ class JobState(Enum):
 
 _OVER = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.PRUNED, JobState.DELETED})
 _WITH_SLURM = frozenset({JobState.PENDING, JobState.RUNNING, JobState.HELD})
-_ENDS = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.READY, JobState.DELETED})
+_ENDS = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.READY, JobState.DELETED, JobState.UNREADY})
 
 TRANSITIONS: Mapping[JobState, frozenset[JobState]] = {
     JobState.UNREADY: frozenset({JobState.READY, JobState.PRUNED, JobState.DELETED}),
@@ -187,6 +187,11 @@ class Job:
     usage: Usage = NO_USAGE
     quanta: int = 0
     quanta_failed: int = 0
+
+    @property
+    def is_in_slurm(self) -> bool:
+        """Whether Slurm has it, held for its parents or not."""
+        return self.is_parked or self.state.is_with_slurm
 
     def moved(self, state: JobState, **changes: Any) -> Job:
         """Return the job in another state.
@@ -336,10 +341,17 @@ class Plan:
         return given_up
 
     def restart(self) -> list[int]:
-        """Do again what did not succeed, and the final job."""
+        """Do again what did not succeed, and the final job after it.
+
+        Where Slurm has the final job although there is more to come, the caller cancels it.
+        """
         again = self.in_state(JobState.FAILED, JobState.PRUNED, JobState.DELETED)
-        too_early = {JobState.SUCCEEDED, JobState.READY}
-        again += [position for position in self._final if self.jobs[position].state in too_early]
+        is_more_to_come = any(not self.jobs[position].is_final for position in again)
+        for position in self._final:
+            state = self.jobs[position].state
+            is_early = is_more_to_come and state is not JobState.UNREADY
+            if position not in again and (is_early or state is JobState.SUCCEEDED):
+                again.append(position)
         fresh: dict[str, Any] = {"element": None, "is_parked": False, "retries": 0, "exit_code": None, "ending": None}
         for position in again:
             self._put(position, self.jobs[position].moved(JobState.UNREADY, **fresh))

@@ -105,7 +105,10 @@ class SlurmService(BaseWmsService):
             store.forget_cancelling()
             store.write_environment()
             plan, facts = store.read()
-            store.write(plan, plan.restart(), ended_at=None, submitting_at=time.time())
+            last = {n: job.element for n, job in enumerate(plan.jobs) if job.is_final and job.is_in_slurm}
+            changed = plan.restart()
+            slurm.cancel_elements(element for n, element in last.items() if element and not plan.jobs[n].is_in_slurm)
+            store.write(plan, changed, ended_at=None, submitting_at=time.time())
             _patiently(lambda: _have_dispatcher(slurm, store, slurm.queue(user_name())))
         _note_submission(store.submit_path)
         return folder, facts["name"], ""

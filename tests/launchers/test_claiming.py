@@ -29,19 +29,21 @@ class Site:
         self.submissions = submissions
         self.living: set[str] = set()
         self.running: set[int] = set()
-        self.ended: set[int] = set()
+        self.states: dict[int, str] = {}
+        self.repeated: set[str] = set()
         self.told: list[str] = []
 
     def _handle(self, folder: Path) -> Handle | None:
         attempt = number(folder)
         return Handle("the.Service", f"id-{attempt}", folder.name, str(folder)) if attempt in self.running else None
 
-    def _has_ended(self, folder: Path) -> bool:
-        return number(folder) in self.ended
+    def _state(self, folder: Path) -> str:
+        return self.states.get(number(folder), "")
 
     def claim(self, run: str, asked: str = SAME, *, rescue: bool = False, first: int = 1) -> int:
         """Claim an attempt, and say which."""
-        others = Others(lambda run_id: run_id in self.living, self._handle, self._has_ended, self.told.append)
+        lives, is_repeated = self.living.__contains__, self.repeated.__contains__
+        others = Others(lives, self._handle, is_repeated, self._state, self.told.append)
         work = SubmissionKey(WORK.release, WORK.step, WORK.partitions, first)
         key, folder = claim_attempt(self.submissions, work, run, is_rescue=rescue, asked=asked, others=others)
         assert folder.name == key.name
@@ -67,20 +69,44 @@ def test_what_still_runs_without_its_run_is_taken_over_by_one_that_asks_for_the_
     assert site.claim("next") == 1
 
 
-def test_what_ended_when_its_run_was_gone_is_judged_rather_than_done_again(site: Site) -> None:
+def test_what_ended_when_its_run_was_gone_is_judged_by_the_run_that_repeats_it(site: Site) -> None:
     site.claim("dead")
     site.claim("dead", "", rescue=True, first=2)
-    site.ended = {1, 2}
+    site.states, site.repeated = {1: "FAILED", 2: "SUCCEEDED"}, {"dead"}
 
     assert site.claim("next") == 1
 
     assert site.owners() == ["next", "next"]
-    assert site.told == [f"attempt 2 of {WORK.work} ended when run dead was gone: judging it"]
+    assert site.told == [f"{WORK.work} ended when run dead was gone: judging it"]
+
+
+def test_a_rescue_that_was_claimed_and_never_submitted_hides_nothing_that_ended(site: Site) -> None:
+    site.claim("dead")
+    site.claim("dead", "", rescue=True, first=2)
+    site.states, site.repeated = {1: "FAILED"}, {"dead"}
+
+    assert site.claim("next") == 1
+
+
+@pytest.mark.parametrize("state", ["DELETED", ""])
+def test_what_was_cancelled_or_never_submitted_is_begun_anew(site: Site, state: str) -> None:
+    site.claim("dead")
+    site.states, site.repeated = {1: state}, {"dead"}
+
+    assert site.claim("next") == 2
+
+
+def test_what_cannot_be_judged_is_handed_on_once(site: Site) -> None:
+    site.claim("dead")
+    site.states, site.repeated = {1: "FAILED"}, {"dead", "second"}
+
+    assert site.claim("second") == 1
+    assert site.claim("third") == 2
 
 
 def test_what_dagster_knows_of_is_done_again_by_whoever_asks_for_it(site: Site) -> None:
     site.claim("whole")
-    site.ended = {1}
+    site.states, site.repeated = {1: "FAILED"}, {"whole"}
     settle(site.submissions, WORK, "whole")
 
     assert site.claim("next") == 2
@@ -88,10 +114,14 @@ def test_what_dagster_knows_of_is_done_again_by_whoever_asks_for_it(site: Site) 
     assert site.owners() == ["whole", "next"]
 
 
-@pytest.mark.parametrize(("asked", "rescue"), [(OTHER, False), (SAME, True), ("", False)])
-def test_what_ended_unheard_is_left_to_those_who_ask_for_the_same_whole(site: Site, asked: str, rescue: bool) -> None:
+@pytest.mark.parametrize(
+    ("asked", "rescue", "repeated"), [(OTHER, False, True), (SAME, True, True), ("", False, True), (SAME, False, False)]
+)
+def test_what_ended_unheard_is_left_to_those_who_repeat_it(
+    site: Site, asked: str, rescue: bool, repeated: bool
+) -> None:
     site.claim("dead")
-    site.ended = {1}
+    site.states, site.repeated = {1: "SUCCEEDED"}, {"dead"} if repeated else set()
 
     assert site.claim("next", asked, rescue=rescue) == 2
 

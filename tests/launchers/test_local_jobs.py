@@ -156,14 +156,27 @@ def test_restart_does_again_what_did_not_succeed():
     }
 
 
-def test_a_final_job_that_has_not_begun_waits_for_what_is_done_again():
+@pytest.mark.parametrize("runs", [False, True])
+def test_a_final_job_that_came_too_early_waits_for_what_is_done_again(runs):
     plan = Plan([Job("a", "a"), Job("final", "finalJob", is_final=True)])
     plan.settle()
     run(plan, "a", exit_code=1)
+    if runs:
+        plan.started("final")
 
     plan.restart()
 
     assert states(plan) == {"a": "READY", "final": "UNREADY"}
+
+
+def test_a_final_job_that_runs_goes_on_where_nothing_is_done_again():
+    plan = Plan([Job("a", "a"), Job("final", "finalJob", is_final=True)])
+    plan.settle()
+    run(plan, "a")
+    plan.started("final")
+
+    assert plan.restart() == []
+    assert states(plan) == {"a": "SUCCEEDED", "final": "RUNNING"}
 
 
 def test_cancelling_leaves_what_is_over_as_it_is():

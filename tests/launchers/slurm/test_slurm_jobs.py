@@ -235,14 +235,33 @@ def test_restart_does_again_what_did_not_succeed_with_the_memory_it_turned_out_t
     assert (plan.memory_of(A), plan.jobs[A].retries, plan.jobs[A].attempt) == (2000, 0, 2)
 
 
-def test_a_final_job_that_has_not_been_submitted_waits_for_what_is_done_again():
+@pytest.mark.parametrize("far", ["ready", "parked", "pending", "running"])
+def test_a_final_job_that_came_too_early_waits_for_what_is_done_again(far):
     plan = Plan([Job("a", "j"), Job("final", "finalJob", is_final=True)], [Request("j"), Request("finalJob")])
     plan.settle()
+    if far == "parked":
+        plan.placed({1: Element(7, 0)}, parked=True)
     run(plan, A, EVIL)
+    if far in {"pending", "running"}:
+        plan.placed({1: Element(7, 0)}, parked=False)
+    if far == "running":
+        plan.seen(1, JobState.RUNNING)
 
     plan.restart()
 
     assert states(plan) == "re un"
+    assert not plan.jobs[1].is_in_slurm
+
+
+def test_a_final_job_that_runs_goes_on_where_nothing_is_done_again():
+    plan = Plan([Job("a", "j"), Job("final", "finalJob", is_final=True)], [Request("j"), Request("finalJob")])
+    plan.settle()
+    run(plan, A)
+    plan.placed({1: Element(7, 0)}, parked=False)
+    plan.seen(1, JobState.RUNNING)
+
+    assert plan.restart() == []
+    assert plan.jobs[1].is_in_slurm
 
 
 def test_cancelling_leaves_what_is_over_as_it_is():
