@@ -16,7 +16,7 @@ from pathlib import Path
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
 
-from arrivals.tables import database_trouble
+from resources.databases import database_trouble
 from resources.errors import Retriable
 
 _POLL_S = 0.05

@@ -38,12 +38,12 @@ from arrivals.tables import (
     MESSAGES,
     OFFSETS,
     connect,
-    database_trouble,
     in_states,
     is_due,
     is_unfinished,
     writing,
 )
+from resources.databases import database_trouble
 from resources.errors import Rejected
 
 _KEYS_A_STATEMENT = 1_000

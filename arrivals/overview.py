@@ -18,7 +18,8 @@ from arrivals.announcement import Kind
 from arrivals.causes import cause_of, matches, surest_fragment
 from arrivals.ledger import Ledger
 from arrivals.states import State
-from arrivals.tables import EVENTS, MESSAGES, OFFSETS, database_trouble, in_states
+from arrivals.tables import EVENTS, MESSAGES, OFFSETS, in_states
+from resources.databases import database_trouble
 
 MOST_LATENCIES = 100_000
 """Of so many messages at most, the newest, the times from message to dataset are looked at."""

@@ -34,17 +34,14 @@ from sqlalchemy import (
     or_,
     text,
 )
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import DBAPIError
 
 from arrivals.schema import upgrade
 from arrivals.states import UNFINISHED, State
-from resources.errors import Retriable
+from resources.databases import CONNECT_TIMEOUT_S, database_trouble
 
 BUSY_TIMEOUT_S = 60.0
 """How long a writer waits for another one to finish, on SQLite."""
-
-CONNECT_TIMEOUT_S = 20
-"""How long PostgreSQL's host may not answer, which the operating system would wait for for minutes."""
 
 METADATA = MetaData()
 
@@ -209,22 +206,6 @@ def is_due(now: datetime) -> ColumnElement[bool]:
         MESSAGES.c.state == State.RECEIVED,
         and_(MESSAGES.c.state == State.WAITING, MESSAGES.c.retry_at <= now),
     )
-
-
-def database_trouble(error: DBAPIError, engine: Engine) -> Exception:
-    """What an operator should read when a database is gone or busy; another error is ours, and stays what it is.
-
-    Parameters
-    ----------
-    error
-        What a call raised.
-    engine
-        Of that database.
-    """
-    if not (error.connection_invalidated or isinstance(error, OperationalError | InterfaceError)):
-        return error
-    line = next(iter(str(error.orig).strip().splitlines()), type(error.orig).__name__)
-    return Retriable(f"database: {line}", f"ledger {engine.url.render_as_string()}", "is it up?")
 
 
 def _prepare_sqlite(connection: Any, record: object) -> None:

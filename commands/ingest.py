@@ -27,11 +27,11 @@ from arrivals.metrics import ArrivalsCollector
 from arrivals.overview import CauseGroup, Overview, Selection
 from arrivals.records import LedgerRow
 from arrivals.states import State
-from arrivals.tables import database_trouble
 from commands import arrival_tables as shown
 from commands.choosing import DayObs, Exposure, Json, OfKind, Reason, Since, Until, choose, split_did, time_of
 from commands.console import make_console
 from resources.butler import open_butler
+from resources.databases import database_trouble
 from resources.errors import OperatorError, Rejected
 from resources.site import Site, read_site
 

@@ -8,7 +8,8 @@ Doesn't: deciding anything (`planning.policies`), or what a decision leads to (`
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -16,8 +17,8 @@ from typing import Any
 from sqlalchemy import (
     BigInteger,
     Column,
+    Connection,
     DateTime,
-    Engine,
     Float,
     Integer,
     MetaData,
@@ -33,6 +34,9 @@ from sqlalchemy import (
     text,
     update,
 )
+from sqlalchemy.exc import DBAPIError
+
+from resources.databases import CONNECT_TIMEOUT_S, database_trouble
 
 type DataId = Mapping[str, int | str]
 
@@ -130,6 +134,8 @@ class Quarantined:
 class Casebook:
     """The site's record of failures, decisions and quarantined data IDs.
 
+    Every method raises `resources.errors.Retriable` where the database is gone or busy: nothing is half done then.
+
     Parameters
     ----------
     url
@@ -137,7 +143,12 @@ class Casebook:
     """
 
     def __init__(self, url: str) -> None:
-        self._engine = _connect(url)
+        is_sqlite = make_url(url).get_backend_name() == "sqlite"
+        patience = {"timeout": _BUSY_TIMEOUT_S} if is_sqlite else {"connect_timeout": CONNECT_TIMEOUT_S}
+        self._engine = create_engine(url, connect_args=patience, pool_pre_ping=True)
+        with self._writing() as connection:
+            _METADATA.create_all(connection)
+            _add_what_older_books_lack(connection)
 
     def close(self) -> None:
         """Let go of the database."""
@@ -157,8 +168,7 @@ class Casebook:
             How many were not written before.
         """
         rows = [_case_row(case) for case in cases]
-        with self._engine.begin() as connection:
-            _writing_alone(connection)
+        with self._writing() as connection:
             submissions = {row["submission"] for row in rows}
             known = select(_CASES.c.submission, _CASES.c.task, _CASES.c.data_id)
             written = {tuple(row) for row in connection.execute(known.where(_CASES.c.submission.in_(submissions)))}
@@ -180,7 +190,7 @@ class Casebook:
         query = select(_CASES).where(_CASES.c.release == release).order_by(_CASES.c.case_id.desc()).limit(limit)
         if step is not None:
             query = query.where(_CASES.c.step == step)
-        with self._engine.connect() as connection:
+        with self._reading() as connection:
             return [_case(row) for row in connection.execute(query).mappings()]
 
     def quarantine(self, release: str, data_ids: Collection[DataId], *, why: str, by: str) -> int:
@@ -201,8 +211,7 @@ class Casebook:
             How many were not left out before.
         """
         now = datetime.now(UTC)
-        with self._engine.begin() as connection:
-            _writing_alone(connection)
+        with self._writing() as connection:
             active = select(_QUARANTINE.c.data_id).where(
                 _QUARANTINE.c.release == release, _QUARANTINE.c.readmitted_at.is_(None)
             )
@@ -239,7 +248,7 @@ class Casebook:
         entries = update(_QUARANTINE).where(
             _QUARANTINE.c.release == release, _QUARANTINE.c.readmitted_at.is_(None), _QUARANTINE.c.data_id.in_(names)
         )
-        with self._engine.begin() as connection:
+        with self._writing() as connection:
             return connection.execute(
                 entries.values(readmitted_at=datetime.now(UTC), readmitted_by=by, readmitted_why=why)
             ).rowcount
@@ -257,7 +266,7 @@ class Casebook:
         query = select(_QUARANTINE).where(_QUARANTINE.c.release == release).order_by(_QUARANTINE.c.entry_id)
         if not history:
             query = query.where(_QUARANTINE.c.readmitted_at.is_(None))
-        with self._engine.connect() as connection:
+        with self._reading() as connection:
             return [
                 Quarantined(
                     json.loads(row["data_id"]),
@@ -271,18 +280,26 @@ class Casebook:
                 for row in connection.execute(query).mappings()
             ]
 
+    @contextmanager
+    def _reading(self) -> Iterator[Connection]:
+        try:
+            with self._engine.connect() as connection:
+                yield connection
+        except DBAPIError as error:
+            raise database_trouble(error, self._engine) from error
 
-def _connect(url: str) -> Engine:
-    is_sqlite = make_url(url).get_backend_name() == "sqlite"
-    engine = create_engine(url, connect_args={"timeout": _BUSY_TIMEOUT_S} if is_sqlite else {}, pool_pre_ping=True)
-    with engine.begin() as connection:
-        _writing_alone(connection)
-        _METADATA.create_all(connection)
-        _add_what_older_books_lack(connection)
-    return engine
+    @contextmanager
+    def _writing(self) -> Iterator[Connection]:
+        """A transaction of the one writer at a time, which looks and writes."""
+        try:
+            with self._engine.begin() as connection:
+                _let_nobody_else_write(connection)
+                yield connection
+        except DBAPIError as error:
+            raise database_trouble(error, self._engine) from error
 
 
-def _add_what_older_books_lack(connection: Any) -> None:
+def _add_what_older_books_lack(connection: Connection) -> None:
     there = {column["name"] for column in inspect(connection).get_columns(_CASES.name)}
     for column in (_CASES.c.node, _CASES.c.used_mb):
         if column.name not in there:
@@ -290,8 +307,8 @@ def _add_what_older_books_lack(connection: Any) -> None:
             connection.execute(text(f"ALTER TABLE {_CASES.name} ADD COLUMN {column.name} {kind}"))
 
 
-def _writing_alone(connection: Any) -> None:
-    """Let one writer at a time look and write: SQLite by its own lock, PostgreSQL by an advisory one."""
+def _let_nobody_else_write(connection: Connection) -> None:
+    """Hold the right to write until the transaction ends: SQLite by its own lock, PostgreSQL by an advisory one."""
     if connection.dialect.name == "postgresql":
         connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
     else:

@@ -52,7 +52,7 @@ def one_line(capsys: pytest.CaptureFixture[str]) -> str:
         (["site", "prepare", "releases/demo.yaml"], "releases/demo.yaml: is no skymap"),
         (["plan", "export", "pipelines/DRP.yaml", "/nowhere/plan.json"], "/nowhere/plan.json: cannot be written"),
         (["limits"], "no release is named"),
-        (["limits", "demo", "--really"], "DAGSTER_HOME: it is not set"),
+        (["limits", "demo", "--really"], "DAGSTER_HOME: it names no absolute folder"),
         (["limits", "--instance", "nowhere.yaml"], "nowhere.yaml: cannot be read"),
         (["limits", "--instance", "README.md"], "README.md line 5: is not YAML"),
     ],
@@ -62,6 +62,24 @@ def test_wrong_command_ends_in_one_line_that_says_what_to_do(
 ) -> None:
     assert run(monkeypatch, *arguments) == 1
     assert said in one_line(capsys)
+
+
+@pytest.mark.parametrize(
+    "arguments", [["quarantine", "list", "demo"], ["rescue", "demo", "step1a"], ["rescue", "demo", "step1a", "--show"]]
+)
+def test_a_database_that_is_down_is_said_in_one_line_without_its_password(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], state: Path, arguments: list[str]
+) -> None:
+    laptop = (TOP / "deploy" / "sites" / "laptop.yaml").read_text()
+    nobody_listens = "ledger: postgresql+psycopg://drp:secret@127.0.0.1:9/site"
+    (state / "site.yaml").write_text(laptop.replace("ledger: sqlite:///${DRP_STATE}/ledger.sqlite3", nobody_listens))
+    monkeypatch.setenv("DRP_SITE", str(state / "site.yaml"))
+
+    assert run(monkeypatch, *arguments) == 1
+
+    said = one_line(capsys)
+    assert said.startswith("drp: ledger postgresql+psycopg://drp:***@127.0.0.1:9/site: database: connection failed")
+    assert said.endswith("is it up?")
 
 
 @pytest.fixture

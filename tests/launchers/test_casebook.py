@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -10,6 +12,7 @@ import pytest
 from sqlalchemy import create_engine, text
 
 from launchers.casebook import Case, Casebook
+from resources.errors import Retriable
 
 BAD = {"instrument": "SimCam", "visit": 7, "detector": 3}
 
@@ -96,3 +99,23 @@ def test_writers_at_the_same_time_agree(url: str) -> None:
 
     with ThreadPoolExecutor(8) as threads:
         assert sum(threads.map(write, range(8))) == 2
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda book: book.note([case()]),
+        lambda book: book.cases("dr1"),
+        lambda book: book.quarantine("dr1", [BAD], why="glow", by="me"),
+        lambda book: book.readmit("dr1", [BAD], why="mended", by="me"),
+        lambda book: book.quarantined("dr1"),
+    ],
+)
+def test_a_database_that_went_away_is_said_in_one_line(tmp_path: Path, call: Callable[[Casebook], object]) -> None:
+    (tmp_path / "disk").mkdir()
+    book = Casebook(f"sqlite:///{tmp_path}/disk/ledger.sqlite3")
+    book.close()
+    shutil.rmtree(tmp_path / "disk")
+
+    with pytest.raises(Retriable, match=r"^ledger sqlite:///\S+: database: unable to open database file; is it up\?$"):
+        call(book)
