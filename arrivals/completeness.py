@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, cast
 
 from arrivals.causes import cause_of
+from arrivals.instruments import site_instrument
 from arrivals.ledger import Ledger
 from arrivals.overview import Overview
 from arrivals.records import ExposureRows
@@ -185,10 +186,13 @@ def day_completeness(
     expected_detectors
         What each exposure should have; by default the detectors that any exposure of this day_obs has, or that were
         announced for any.
-    """
-    from lsst.pipe.base import Instrument
 
-    instrument = Instrument.from_string(settings.instrument, butler.registry)
+    Raises
+    ------
+    resources.errors.SiteFault
+        The instrument isn't to be had here.
+    """
+    instrument = site_instrument(settings, butler.registry)
     arrived = _arrived(butler, instrument, day_obs)
     announced = {rows.exposure: rows for rows in ledger.exposures(day_obs)}
     absent: dict[int, dict[int, str]] = {}

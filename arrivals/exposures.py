@@ -48,6 +48,16 @@ class KnownExposures:
                 )
         return self._detectors
 
+    def require_instrument(self) -> None:
+        """Make sure that the Butler knows the instrument, without which every record and file would be refused.
+
+        Raises
+        ------
+        resources.errors.SiteFault
+            It doesn't.
+        """
+        _ = self.detectors
+
     def look_up(self, exposures: Iterable[int]) -> dict[int, DataCoordinate]:
         """Expanded data IDs of those exposures that the Butler knows, with one query for all that are new here."""
         wanted = set(exposures)

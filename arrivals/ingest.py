@@ -21,7 +21,6 @@ from functools import partial
 from types import MappingProxyType
 
 from lsst.daf.butler import Butler
-from lsst.pipe.base import Instrument
 from lsst.resources import ResourcePath
 from sqlalchemy.exc import DBAPIError
 
@@ -39,6 +38,7 @@ from arrivals.exposures import KnownExposures
 from arrivals.files import folder_key, is_away
 from arrivals.garbage import only_new_objects_collected
 from arrivals.ingest_report import MAX_PROBLEMS, IngestReport, Problem
+from arrivals.instruments import site_instrument
 from arrivals.ledger import Ledger
 from arrivals.obs_base import ObsBaseRawIngest, ObsBaseVisits
 from arrivals.outcomes import Outcome, ingest_in_bulk, is_database_trouble
@@ -49,7 +49,7 @@ from arrivals.repetitions import Content, content_of, differ, repetition_of
 from arrivals.states import State
 from arrivals.visits import OneToOneVisits, VisitConflict, VisitDefinition
 from arrivals.zips import ZipMember, ingest_zip, member_observations, read_members
-from resources.errors import Rejected, Retriable, SiteFault, Waiting
+from resources.errors import Rejected, Retriable, Waiting
 from resources.site import ArrivalSettings
 
 _LOG = logging.getLogger(__name__)
@@ -122,10 +122,7 @@ class _Ingest:
         self._pending = Pending(ledger, settings, day_obs, undated)
         self._paths = settings.paths
         self._stopping = stopping
-        try:
-            self._instrument = Instrument.from_string(settings.instrument, butler.registry)
-        except (RuntimeError, TypeError) as error:
-            raise SiteFault(str(error), "arrivals.instrument", "name the class by its import path") from error
+        self._instrument = site_instrument(settings, butler.registry)
         self._name: str = self._instrument.getName()
         self._known = KnownExposures(butler, self._name)
         self._reads_headers = isinstance(self._instrument, HeaderReader)
@@ -266,6 +263,7 @@ class _Ingest:
     # ---- kind by kind
 
     def _ingest_dimensions(self, candidates: Sequence[Candidate]) -> list[Outcome]:
+        self._known.require_instrument()
         corrections = sorted(
             (candidate for candidate in candidates if correction_number(candidate.row.name)),
             key=lambda candidate: correction_number(candidate.row.name),

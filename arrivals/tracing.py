@@ -12,6 +12,7 @@ from lsst.daf.butler import Butler, DatasetRef, MissingCollectionError, MissingD
 from lsst.pipe.base import Instrument
 
 from arrivals.announcement import Kind
+from arrivals.instruments import site_instrument
 from arrivals.message import parse_sidecar
 from arrivals.records import LedgerRow
 from resources.site import ArrivalSettings
@@ -26,6 +27,11 @@ def datasets_of(butler: Butler, settings: ArrivalSettings, row: LedgerRow) -> li
         The site's.
     row
         The message's; dimension records are no datasets, so those have none.
+
+    Raises
+    ------
+    resources.errors.SiteFault
+        The instrument isn't to be had here.
     """
     sidecar = parse_sidecar(row.sidecar)
     if sidecar is not None:
@@ -34,7 +40,7 @@ def datasets_of(butler: Butler, settings: ArrivalSettings, row: LedgerRow) -> li
             return [found]
     if row.kind not in {Kind.RAW, Kind.ZIP} or row.exposure is None:
         return []
-    instrument = Instrument.from_string(settings.instrument, butler.registry)
+    instrument = site_instrument(settings, butler.registry)
     wanted: dict[str, Any] = {"instrument": instrument.getName(), "exposure": row.exposure}
     if row.kind is Kind.RAW and row.detector is not None:
         wanted["detector"] = row.detector

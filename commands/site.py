@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from arrivals.instruments import site_instrument
 from commands.console import make_console
 from drp_tasks.skymap import TangentSkyMap, register_skymap
 from resources.butler import make_repository, open_butler
@@ -36,12 +37,12 @@ def prepare_site(profile: Site, skymap: TangentSkyMap) -> bool:
         Whether the repository was made now.
     """
     from lsst.daf.butler import CollectionType
-    from lsst.pipe.base import Instrument
 
+    instrument = site_instrument(profile.arrivals)  # before anything is made
     profile.state.mkdir(parents=True, exist_ok=True)
     made = make_repository(profile.butler)
     butler = open_butler(profile.butler, writeable=True)
-    Instrument.from_string(profile.arrivals.instrument).register(butler.registry)
+    instrument.register(butler.registry)
     register_skymap(butler, skymap, "skymaps")
     if profile.arrivals.calibration_collection:
         butler.collections.register(profile.arrivals.calibration_collection, CollectionType.CALIBRATION)

@@ -360,19 +360,33 @@ def test_another_calibration_for_the_same_detector_is_not_certified_over_the_fir
     assert "is in the Butler, but was not certified" in site.row(another).reason
 
 
-def test_an_instrument_that_the_butler_does_not_know_is_the_sites_fault_and_rows_stay(delivery, tmp_path, repository):
+@pytest.mark.parametrize("kind", [FileKind.RAW, FileKind.DIMENSIONS])
+def test_an_instrument_that_the_butler_does_not_know_is_the_sites_fault_and_rows_stay(
+    kind, delivery, tmp_path, repository
+):
     site = receiving_site(tmp_path, repository, delivery.rucio_folder)
     Butler.makeRepo(str(tmp_path / "bare"))
     site.butler = Butler.from_config(str(tmp_path / "bare"), writeable=True)
-    raw = of_kind(delivery, FileKind.RAW)[0]
-    site.receive(announced([raw]))
+    file = of_kind(delivery, kind)[0]
+    site.receive(announced([file]))
 
     with pytest.raises(SiteFault, match="doesn't know the instrument SimCam"):
         site.ingest()
 
-    assert site.row(raw).state is State.RECEIVED
+    assert site.row(file).state is State.RECEIVED
     SimCam().register(site.butler.registry)
     assert site.ingest().count(State.INGESTED) == 1
+
+
+def test_an_instrument_whose_package_is_not_installed_is_the_sites_fault_for_whoever_asks(site):
+    settings = site.settings.model_copy(update={"instrument": "lsst.obs.nowhere.NowhereCam"})
+
+    for ask in (
+        lambda: ingest_pending(site.butler, site.ledger, settings),
+        lambda: day_completeness(site.butler, site.ledger, settings, 20261101),
+    ):
+        with pytest.raises(SiteFault, match=r"arrivals.instrument: .*lsst.obs.nowhere.NowhereCam.*is installed$"):
+            ask()
 
 
 def test_completeness_names_the_missing_detectors_of_half_arrived_exposures(site, delivery):

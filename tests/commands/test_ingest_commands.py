@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from lsst.daf.butler import Butler
 
 from arrivals.ledger import Ledger
 from arrivals.message import parse_message
@@ -159,6 +160,22 @@ def test_trace_tells_the_whole_story_also_without_a_butler(drp):
         "no Butler repository",
     ):
         assert part in out, out
+
+
+@pytest.mark.usefixtures("quarantined")
+def test_trace_tells_the_ledgers_story_also_where_the_instruments_package_is_not_installed(drp, tmp_path, monkeypatch):
+    Butler.makeRepo(str(tmp_path / "repo"))
+    profile = tmp_path / "site.yaml"
+    laptop = (TOP / "deploy" / "sites" / "laptop.yaml").read_text()
+    profile.write_text(laptop.replace("drp_tasks.instrument.SimCam", "lsst.obs.nowhere.NowhereCam"))
+    monkeypatch.setenv("DRP_SITE", str(profile))
+
+    code, out, _ = drp("ingest", "trace", "test:a/AT_O_20250113_000001_R00_S00.fits")
+
+    assert code == 0
+    assert "quarantined since" in out
+    assert "unknown: arrivals.instrument: " in out
+    assert "lsst.obs.nowhere.NowhereCam" in out
 
 
 @pytest.mark.usefixtures("quarantined")
