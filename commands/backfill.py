@@ -26,9 +26,8 @@ mutation Backfill($params: LaunchBackfillParams!) {
   launchPartitionBackfill(backfillParams: $params) {
     __typename
     ... on LaunchBackfillSuccess { backfillId }
-    ... on PythonError { message }
-    ... on PartitionKeysNotFoundError { message }
-    ... on UnauthorizedError { message }
+    ... on RunConfigValidationInvalid { errors { message } }
+    ... on Error { message }
   }
 }
 """
@@ -37,10 +36,12 @@ mutation Run($params: ExecutionParams!) {
   launchPipelineExecution(executionParams: $params) {
     __typename
     ... on LaunchRunSuccess { run { runId } }
-    ... on PythonError { message }
+    ... on RunConfigValidationInvalid { errors { message } }
+    ... on Error { message }
   }
 }
 """
+_SUCCESSES = ("LaunchBackfillSuccess", "LaunchRunSuccess")
 
 
 def launch_backfill(
@@ -80,7 +81,7 @@ def launch_backfill(
     resources.errors.SiteFault
         Dagster doesn't answer.
     resources.errors.Rejected
-        It refuses: no such partition.
+        It refuses: no such partition, or it doesn't know the release.
     """
     keys = [{"path": list(asset.key.path)} for asset in product_assets(release, step)]
     operation = f"{release.name}__{step.short}"
@@ -116,9 +117,16 @@ def _ask(url: str, query: str, params: dict[str, Any]) -> dict[str, Any]:
     if "errors" in answer:
         raise Rejected(answer["errors"][0]["message"].splitlines()[0], url)
     (result,) = answer["data"].values()
-    if "message" in result:
-        raise Rejected(result["message"].strip().splitlines()[0], url)
+    if result["__typename"] not in _SUCCESSES:
+        raise Rejected(_complaint(result), url, "is the release in workspace.yaml, and its location loaded?")
     return dict(result)
+
+
+def _complaint(result: Mapping[str, Any]) -> str:
+    """Give the first line of what is wrong; the few kinds of error that say nothing have a name that does."""
+    said = [result.get("message", ""), *(each["message"] for each in result.get("errors", ()))]
+    lines = [line for text in said for line in text.strip().splitlines()]
+    return lines[0] if lines else str(result["__typename"])
 
 
 def find_release(name: str) -> Release:
