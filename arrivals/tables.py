@@ -30,7 +30,6 @@ from sqlalchemy import (
     create_engine,
     event,
     literal_column,
-    make_url,
     or_,
     text,
 )
@@ -38,7 +37,7 @@ from sqlalchemy.exc import DBAPIError
 
 from arrivals.schema import upgrade
 from arrivals.states import UNFINISHED, State
-from resources.databases import CONNECT_TIMEOUT_S, database_trouble
+from resources.databases import CONNECT_TIMEOUT_S, database_trouble, database_url
 
 BUSY_TIMEOUT_S = 60.0
 """How long a writer waits for another one to finish, on SQLite."""
@@ -167,9 +166,9 @@ def connect(url: str) -> Engine:
     resources.errors.Retriable
         It doesn't answer.
     resources.errors.SiteFault
-        Its tables are newer than this code.
+        Its tables are newer than this code, or the URL is none.
     """
-    parsed = make_url(url)
+    parsed = database_url(url, "the site profile's ledger")
     if parsed.get_backend_name() != "sqlite":
         patience = {"connect_timeout": CONNECT_TIMEOUT_S}
         engine = create_engine(parsed, pool_pre_ping=True, connect_args=patience)

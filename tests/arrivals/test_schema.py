@@ -3,6 +3,7 @@
 import re
 import sqlite3
 import threading
+import traceback
 
 import pytest
 from alembic.autogenerate import compare_metadata
@@ -79,6 +80,28 @@ def test_a_newer_ledger_is_refused_in_one_clear_line(file, url):
         r"upgrade the platform here as well, or give it a ledger of its own",
         str(raised.value),
     )
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "",
+        "db.site.org/ledger",
+        "postgres://drp:s3cret@db.site.org/ledger",
+        "postgresql://drp:s3cret/word@db.site.org/ledger",
+    ],
+)
+def test_a_url_that_is_none_is_told_without_quoting_it(wrong):
+    with pytest.raises(SiteFault) as raised:
+        Ledger(wrong)
+
+    assert str(raised.value).startswith("the site profile's ledger: is no database URL; write ")
+    assert "s3cret" not in "".join(traceback.format_exception(raised.value, chain=True))
+
+
+def test_a_driver_that_is_not_installed_is_named():
+    with pytest.raises(SiteFault, match=r"the site profile's ledger: the driver .* not installed: .*cx_Oracle"):
+        Ledger("oracle+cx_oracle://db.site.org/ledger")
 
 
 def test_several_that_open_a_new_ledger_at_once_make_it_once(url):
