@@ -88,7 +88,7 @@ def test_a_newer_ledger_is_refused_in_one_clear_line(file, url):
         "",
         "db.site.org/ledger",
         "postgres://drp:s3cret@db.site.org/ledger",
-        "postgresql://drp:s3cret/word@db.site.org/ledger",
+        "postgresql://drp:with@and:s3cret@db.site.org/ledger",
     ],
 )
 def test_a_url_that_is_none_is_told_without_quoting_it(wrong):
