@@ -24,6 +24,9 @@ from typer.main import get_command, get_group
 from commands.console import make_console
 from resources.errors import OperatorError
 
+_INTERRUPTED = 130
+"""The exit code that Typer makes of Ctrl-C, which it keeps to itself."""
+
 
 @dataclass(frozen=True, slots=True)
 class Entry:
@@ -55,7 +58,7 @@ ENTRIES: Mapping[str, Entry] = {
     "rescue": Entry("rescue:rescue", "Do again exactly what failed in a step."),
     "quarantine": Entry("rescue:app", "Data IDs that a release leaves out, and why."),
     "plan": Entry("plan:app", "What a release's pipeline consists of."),
-    "limits": Entry("limits:limits", "How much may run at a time, as the instance has it."),
+    "limits": Entry("limits:limits", "How much may run at a time, as the site profile says."),
     "site": Entry("site:app", "The site that the profile describes."),
     "certificates": Entry("certificates:certificates", "Until when the site's certificates are good."),
     "services": Entry("services:app", "Real servers on loopback, for demos, tests and benchmarks."),
@@ -101,9 +104,10 @@ def main() -> None:
     except OperatorError as error:
         console.print(Text.assemble(("drp: ", "bold red"), str(error)), soft_wrap=True)
         sys.exit(1)
-    except KeyboardInterrupt:
-        console.print("[bold]drp:[/] interrupted; the same command goes on from here")
-        sys.exit(130)
+    except SystemExit as ended:
+        if ended.code == _INTERRUPTED:
+            console.print(Text.assemble(("drp: ", "bold"), "interrupted; the same command goes on from here"))
+        raise
     except Exception as error:  # the outermost rim
         log = Path(os.environ.get("DRP_STATE", tempfile.gettempdir())) / "drp-error.log"
         first = (str(error).splitlines() or [""])[0]

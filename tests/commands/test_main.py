@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -118,6 +119,22 @@ def test_an_error_whose_traceback_cannot_be_written_is_one_line_that_says_so(
 
     assert "ZeroDivisionError: what nobody thought of (its traceback can't be written to " in one_line(capsys)
     assert elsewhere.read_text() == ""
+
+
+@pytest.mark.usefixtures("state")
+def test_an_interrupted_command_says_that_it_can_be_gone_on_with(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(*_: object) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr("commands.plan.build_plan", interrupt)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        assert run(monkeypatch, "plan", "show", "x.yaml") == 130
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert one_line(capsys) == "drp: interrupted; the same command goes on from here"
 
 
 def test_plan_shows_every_step_of_the_pipeline(
