@@ -13,7 +13,9 @@ _PLAIN_WIDTH = 140
 
 
 def make_console(*, stderr: bool = False) -> Console:
-    """Make a console that prints names as they are, and never cuts a table that nobody's terminal has to fit.
+    """Make a console that prints text as it is, and never cuts a table that nobody's terminal has to fit.
+
+    Square brackets are no markup: reasons, causes and names hold them. What has a style is a `rich.text.Text`.
 
     Parameters
     ----------
@@ -21,4 +23,5 @@ def make_console(*, stderr: bool = False) -> Console:
         Whether it prints on standard error.
     """
     stream = sys.stderr if stderr else sys.stdout
-    return Console(stderr=stderr, highlight=False, emoji=False, width=None if stream.isatty() else _PLAIN_WIDTH)
+    width = None if stream.isatty() else _PLAIN_WIDTH
+    return Console(stderr=stderr, markup=False, highlight=False, emoji=False, width=width)

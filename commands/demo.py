@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.live import Live
+from rich.text import Text
 
 from commands.console import make_console
 from commands.demonstration import SITES, Demonstration
@@ -69,7 +70,7 @@ def demo(
             standing = _reprocess(demonstration, delivery, console, config or [SECOND_COADD])
         if leave:
             sys.exit(0 if standing is Standing.COMPLETE and _is_good(demonstration) else 1)
-        console.print(f"Dagster's UI: [bold]{demonstration.ui}[/]  (Ctrl-C stops it)")
+        console.print(Text.assemble("Dagster's UI: ", (demonstration.ui, "bold"), "  (Ctrl-C stops it)"))
         while True:
             time.sleep(3600)
     finally:
@@ -132,7 +133,7 @@ def _reprocess(demonstration: Demonstration, delivery: Delivery, console: Consol
 
 def _conclude(demonstration: Demonstration, console: Console, standing: Standing, elapsed_s: float) -> None:
     if standing is Standing.STUCK:
-        console.print("[bold red]The release is stuck.[/] What failed:")
+        console.print(Text.assemble(("The release is stuck.", "bold red"), " What failed:"))
         for asset, cause in demonstration.failures().items():
             console.print(f"  {asset}: {cause}")
         return

@@ -109,7 +109,7 @@ def rescue(
     launched = named = unfinished = 0
     for work, remains in find_remains(site, found, chosen, partitions or []):
         if isinstance(remains, Rejected):
-            console.print(str(remains), soft_wrap=True, markup=False)
+            console.print(str(remains), soft_wrap=True)
             unfinished += 1
             continue
         failures = of_causes(remains.outcome.failures, cause or [])
@@ -117,7 +117,7 @@ def rescue(
             continue
         named += 1
         for line in _lines(work, remains, failures):
-            console.print(line, soft_wrap=True, markup=False)
+            console.print(line, soft_wrap=True)
         if really:
             settings = {"rescue": True, "causes": cause or [], "memory_mb": memory_mb}
             identifier = launch_backfill(url, found, chosen, list(work.partitions), [], settings=settings)
@@ -159,11 +159,11 @@ def _lines(work: Work, remains: Remains, failures: list[QuantumFailure]) -> list
 
 def _show_cases(site: Site, release: Release, step: Step) -> None:
     with closing(Casebook(site.ledger)) as casebook:
-        cases = casebook.cases(release.name, step=step.short, limit=_SHOWN_CASES)
+        cases = casebook.cases(release.name, step=step.short, limit=_SHOWN_CASES + 1)
     table = Table(
         "decided", "submission", "task", "data ID", "cause", "node", "memory (MB)", "done about it", "policy", "log"
     )
-    for case in cases:
+    for case in cases[:_SHOWN_CASES]:
         done = f"{case.action} ({case.memory_mb} MB)" if case.memory_mb else case.action
         table.add_row(
             f"{case.noted_at:%Y-%m-%d %H:%M}",
@@ -177,7 +177,10 @@ def _show_cases(site: Site, release: Release, step: Step) -> None:
             case.policy,
             case.log,
         )
-    make_console().print(table)
+    console = make_console()
+    console.print(table)
+    if len(cases) > _SHOWN_CASES:
+        console.print(f"the latest {_SHOWN_CASES}; there are earlier ones")
 
 
 def _data_id(data_id: Mapping[str, int | str]) -> str:

@@ -111,9 +111,9 @@ def scorecard_table(scorecard: Scorecard) -> RichTable:
     table.add_column("remarks", overflow="fold")
     for row, bands in _condensed(scorecard.rows):
         table.add_row(
-            row.metric,
+            Text(row.metric),
             bands,
-            number_text(row.value, row.unit),
+            Text(number_text(row.value, row.unit)),
             limit_text(row.kind, row.design),
             limit_text(row.kind, row.minimum),
             str(row.n) if row.n else "",

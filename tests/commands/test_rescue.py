@@ -26,7 +26,7 @@ from drp_assets.definitions import build_release_definitions  # noqa: E402
 from drp_assets.reporting import read_failures  # noqa: E402
 from launchers import warm  # noqa: E402
 from launchers.attempts import attempts_of  # noqa: E402
-from launchers.casebook import Casebook  # noqa: E402
+from launchers.casebook import Case, Casebook  # noqa: E402
 from planning.release import read_release  # noqa: E402
 from resources.errors import Rejected  # noqa: E402
 from resources.site import Site, read_site  # noqa: E402
@@ -246,6 +246,36 @@ def test_quarantine_is_listed_with_why_and_can_be_taken_back(world):
         assert casebook.quarantined("toy") == []
     with pytest.raises(Rejected, match="is not left out"):
         said("quarantine", "readmit", "toy", "visit=7", "detector=3", "--why", "again")
+
+
+def case(number: int, **changes: str) -> Case:
+    values = {"release": "toy", "step": "step1", "submission": f"s{number}", "dagster_run": "r", "task": "double"}
+    values |= {"exception": "E", "message": "m", "log": "", "action": "ignore", "policy": "p"} | changes
+    return Case(data_id={"detector": number}, **values)
+
+
+@pytest.mark.parametrize("brackets", ["[/cephfs/notes/42]", "[ticket 12]", "[red]"])
+def test_square_brackets_in_what_people_and_exceptions_say_are_shown_as_they_are(world, brackets):
+    said("quarantine", "add", "toy", "visit=7", "detector=3", "--why", f"see {brackets}")
+    with closing(Casebook(world.site.ledger)) as casebook:
+        casebook.note([case(1, exception="", message=brackets)])
+
+    assert f"see {brackets}" in said("quarantine", "list", "toy")
+    assert brackets.split()[0] in said("rescue", "toy", "step1", "--show")
+
+
+def test_a_list_of_cases_that_is_cut_says_so(world):
+    with closing(Casebook(world.site.ledger)) as casebook:
+        casebook.note(case(number) for number in range(200))
+        whole = said("rescue", "toy", "step1", "--show")
+        casebook.note([case(200)])
+    cut = said("rescue", "toy", "step1", "--show")
+
+    assert "detector=0 " in whole
+    assert "the latest" not in whole
+    assert cut.endswith("the latest 200; there are earlier ones")
+    assert "detector=200 " in cut
+    assert "detector=0 " not in cut
 
 
 @pytest.mark.parametrize(

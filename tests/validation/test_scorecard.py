@@ -177,11 +177,13 @@ def test_bands_that_nobody_could_measure_share_a_line_in_the_terminal():
     assert len(scorecard.rows) == 4
 
 
-def test_square_brackets_in_a_detail_are_not_taken_for_markup():
-    scorecard = judge([threshold()], [measured(6.0, detail="mag in [17, 21]")], "demo")
+def test_square_brackets_are_not_taken_for_markup():
+    metric, unit, detail = "depth[bright]", "[mag]", "mag in [/17, 21]"
+    scorecard = judge([threshold(metric, unit=unit)], [measured(6.0, metric, unit=unit, detail=detail)], "demo")
     console = Console(file=io.StringIO(), width=160)
     console.print(scorecard_table(scorecard))
-    assert "mag in [17, 21]" in console.file.getvalue()
+    for text in (metric, unit, detail):
+        assert text in console.file.getvalue()
 
 
 @given(st.lists(st.lists(st.text(), min_size=2, max_size=2), max_size=4))
