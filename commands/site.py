@@ -15,7 +15,7 @@ from commands.console import make_console
 from drp_tasks.skymap import TangentSkyMap, register_skymap
 from resources.butler import make_repository, open_butler
 from resources.documents import read_yaml
-from resources.errors import Rejected
+from resources.errors import Rejected, SiteFault
 from resources.site import Site, read_site
 
 app = typer.Typer(no_args_is_help=True, help="Make a site ready.")
@@ -35,15 +35,35 @@ def prepare_site(profile: Site, skymap: TangentSkyMap) -> bool:
     -------
     made
         Whether the repository was made now.
+
+    Raises
+    ------
+    resources.errors.SiteFault
+        The instrument isn't to be had, a folder can't be written, or the repository can't be made or opened.
+    resources.errors.Rejected
+        The Butler has another skymap or instrument of that name.
     """
     from lsst.daf.butler import CollectionType
+    from lsst.daf.butler.registry import ConflictingDefinitionError
 
     instrument = site_instrument(profile.arrivals)  # before anything is made
-    profile.state.mkdir(parents=True, exist_ok=True)
+    try:
+        profile.state.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SiteFault(
+            f"cannot be made: {error.strerror}", str(profile.state), "see whose the folder above it is, or name another"
+        ) from error
     made = make_repository(profile.butler)
     butler = open_butler(profile.butler, writeable=True)
-    instrument.register(butler.registry)
-    register_skymap(butler, skymap, "skymaps")
+    try:
+        instrument.register(butler.registry)
+        register_skymap(butler, skymap, "skymaps")
+    except ConflictingDefinitionError as error:
+        raise Rejected(
+            f"contradicts what the Butler has: {' '.join(str(error).split())}",
+            f"instrument {instrument.getName()}, skymap {skymap.name}",
+            "give a skymap with other parameters another name",
+        ) from error
     if profile.arrivals.calibration_collection:
         butler.collections.register(profile.arrivals.calibration_collection, CollectionType.CALIBRATION)
     return made

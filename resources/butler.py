@@ -6,16 +6,22 @@ Belongs here: the one place that opens a Butler or makes a repository. Doesn't: 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from resources.errors import SiteFault
 
 if TYPE_CHECKING:
-    from lsst.daf.butler import Butler
+    from lsst.daf.butler import Butler, Config
+    from lsst.resources import ResourcePath
 
     from resources.site import ButlerSettings
+
+_CONFIGURATION = "butler.yaml"
+_SQLITE_LACKS = "no such table"
+"""So SQLite's OperationalError begins where others raise ProgrammingError."""
 
 
 def open_butler(settings: ButlerSettings, *, writeable: bool = False) -> Butler:
@@ -31,26 +37,36 @@ def open_butler(settings: ButlerSettings, *, writeable: bool = False) -> Butler:
     Raises
     ------
     resources.errors.SiteFault
-        The repository isn't there or its database doesn't answer.
+        The repository isn't there, can't be read or is half made, or its database doesn't answer.
     """
     from lsst.daf.butler import Butler
-    from sqlalchemy.exc import OperationalError
+    from sqlalchemy.exc import DatabaseError, OperationalError
 
     try:
         return Butler.from_config(settings.repository, writeable=writeable)
     except FileNotFoundError as error:
         raise SiteFault("no Butler repository", settings.repository, "make it with `drp site prepare`") from error
-    except OperationalError as error:
-        cause = str(error.orig).splitlines()[0]
+    except OSError as error:
         raise SiteFault(
-            f"the registry doesn't answer: {cause}",
-            settings.repository,
-            "see that its database is up, and the address in the site profile",
+            f"cannot be read: {_told(error)}", settings.repository, "see that it is whole, and whose it is"
         ) from error
+    except DatabaseError as error:
+        cause = _told(error.orig or error)
+        if isinstance(error, OperationalError) and not cause.startswith(_SQLITE_LACKS):
+            raise SiteFault(
+                f"the registry doesn't answer: {cause}",
+                settings.repository,
+                "see that its database is up, and the address in the site profile",
+            ) from error
+        raise SiteFault(
+            f"the registry is not as it should be: {cause}",
+            settings.repository,
+            "if it was never whole, remove the repository's configuration file and make it with `drp site prepare`",
+        ) from error.orig  # which isn't taken for a database that is away
 
 
 def make_repository(settings: ButlerSettings) -> bool:
-    """Make the site's repository, unless it is there.
+    """Make the site's repository, unless it is there; where that fails, it can be tried again.
 
     Parameters
     ----------
@@ -61,13 +77,85 @@ def make_repository(settings: ButlerSettings) -> bool:
     -------
     made
         Whether it was made now.
+
+    Raises
+    ------
+    resources.errors.SiteFault
+        It can't be made: its database doesn't answer or lacks something, or its folder can't be written.
     """
-    from lsst.daf.butler import Butler, Config
+    from lsst.daf.butler import Butler
+    from sqlalchemy.exc import DBAPIError
+
+    from resources.databases import database_url
+
+    root, file = _places(settings.repository)
+    try:
+        if file.exists():
+            return False
+    except OSError as error:
+        raise SiteFault(f"cannot be looked for: {_told(error)}", str(file), "see whose its folder is") from error
+    if settings.registry:
+        database_url(settings.registry, "the site profile's butler.registry")
+    try:
+        if root.isLocal:
+            Path(root.ospath).parent.mkdir(parents=True, exist_ok=True)
+        with _removed_on_failure(file):
+            # A configuration file that is named otherwise has to say where its repository is.
+            Butler.makeRepo(
+                root,
+                config=_configuration(settings),
+                forceConfigRoot=settings.datastore is None,
+                outfile=None if file.basename() == _CONFIGURATION else file,
+            )
+    except DBAPIError as error:
+        raise SiteFault(
+            f"the registry can't be made: {_told(error.orig or error)}",
+            settings.repository,
+            "see that its database is up, and the address in the site profile; then try again",
+        ) from error
+    except RuntimeError as error:
+        raise SiteFault(
+            f"the registry can't be made: {_told(error)}",
+            settings.repository,
+            "mend its database, empty it if a registry was begun there, and try again",
+        ) from error
+    except OSError as error:
+        raise SiteFault(
+            f"the repository can't be made: {_told(error)}",
+            settings.repository,
+            "see that its folder can be written, and try again",
+        ) from error
+    return True
+
+
+@contextmanager
+def _removed_on_failure(file: ResourcePath) -> Iterator[None]:
+    """Have a repository's configuration file, which is made before the registry, not pass for a whole repository."""
+    try:
+        yield
+    except FileExistsError:  # another one's
+        raise
+    except BaseException:
+        with suppress(Exception):  # what failed first is what has to be told
+            file.remove()
+        raise
+
+
+def _places(repository: str) -> tuple[ResourcePath, ResourcePath]:
+    """The folder and the configuration file of a repository that is named by either."""
     from lsst.resources import ResourcePath
 
-    root = ResourcePath(settings.repository, forceDirectory=True)
-    if root.join("butler.yaml").exists():
-        return False
+    named = ResourcePath(repository)
+    if named.getExtension() in {".yaml", ".yml"}:
+        return named.dirname(), named
+    root = ResourcePath(repository, forceDirectory=True)
+    return root, root.join(_CONFIGURATION)
+
+
+def _configuration(settings: ButlerSettings) -> Config:
+    """What the profile says of a new repository."""
+    from lsst.daf.butler import Config
+
     config = Config()
     if settings.registry:
         config["registry", "db"] = settings.registry
@@ -75,10 +163,12 @@ def make_repository(settings: ButlerSettings) -> bool:
         config["datastore", "root"] = settings.datastore
     for storage_class, formatter in settings.formatters.items():
         config["datastore", "formatters", storage_class] = formatter
-    if root.isLocal:
-        Path(root.ospath).parent.mkdir(parents=True, exist_ok=True)
-    Butler.makeRepo(root, config=config, forceConfigRoot=settings.datastore is None)
-    return True
+    return config
+
+
+def _told(error: BaseException) -> str:
+    """An error's first line."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def existing(butler: Butler, names: Iterable[str]) -> list[str]:
