@@ -19,6 +19,7 @@ from rich.text import Text
 from commands.console import make_console
 from commands.demonstration import SITES, Demonstration
 from commands.progress import ReleaseProgress, Standing, progress_table
+from commands.services import service_faults
 from drp_assets.scorecard import judge_release
 from resources.errors import Rejected
 from simulator.delivery import Delivery
@@ -53,28 +54,29 @@ def demo(
         raise Rejected(f"no site {site!r} on one machine", "--site", f"one of {', '.join(SITES)}")
     folder = state or Path(".state") / (survey if site == "laptop" else f"{survey}-{site}")
     console = make_console()
-    demonstration = Demonstration(folder, PRESETS[survey], site)
-    if stop:
-        demonstration.stop()
-        return
-    if fresh and folder.exists():
-        demonstration.forget()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    began = time.monotonic()
-    console.print(f"State is kept in {demonstration.state}")
-    try:
-        delivery = _start(demonstration, console, began)
-        standing = _watch(demonstration, delivery, console, began, judged_since=0.0)
-        _conclude(demonstration, console, standing, time.monotonic() - began)
-        if reprocess and standing is Standing.COMPLETE:
-            standing = _reprocess(demonstration, delivery, console, config or [SECOND_COADD])
-        if leave:
-            sys.exit(0 if standing is Standing.COMPLETE and _is_good(demonstration) else 1)
-        console.print(Text.assemble("Dagster's UI: ", (demonstration.ui, "bold"), "  (Ctrl-C stops it)"))
-        while True:
-            time.sleep(3600)
-    finally:
-        demonstration.stop()
+    with service_faults():
+        demonstration = Demonstration(folder, PRESETS[survey], site)
+        if stop:
+            demonstration.stop()
+            return
+        if fresh:
+            demonstration.forget()
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        began = time.monotonic()
+        console.print(f"State is kept in {demonstration.state}")
+        try:
+            delivery = _start(demonstration, console, began)
+            standing = _watch(demonstration, delivery, console, began, judged_since=0.0)
+            _conclude(demonstration, console, standing, time.monotonic() - began)
+            if reprocess and standing is Standing.COMPLETE:
+                standing = _reprocess(demonstration, delivery, console, config or [SECOND_COADD])
+            if leave:
+                sys.exit(0 if standing is Standing.COMPLETE and _is_good(demonstration) else 1)
+            console.print(Text.assemble("Dagster's UI: ", (demonstration.ui, "bold"), "  (Ctrl-C stops it)"))
+            while True:
+                time.sleep(3600)
+        finally:
+            demonstration.stop()
 
 
 def _start(demonstration: Demonstration, console: Console, began: float) -> Delivery:

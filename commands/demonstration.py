@@ -28,7 +28,7 @@ from drp_assets.partitions import tract_partitions
 from drp_assets.plans import plan_of
 from launchers import warm
 from planning.release import read_release
-from resources.errors import SiteFault
+from resources.errors import Rejected, SiteFault
 from resources.kafka import LastError, make_producer
 from resources.site import PROFILE_VARIABLE, read_site
 from services.dagster_platform import DagsterPlatform, ReportServer, make_laptop_instance
@@ -41,6 +41,13 @@ from simulator.survey import Survey
 TOP = Path(__file__).parent.parent
 SITES = ("laptop", "slurm")
 """Profiles under ``deploy/sites`` that need this machine alone."""
+
+_MARK = "demonstration.txt"
+"""The file that says of a folder that a demonstration made what is in it."""
+
+_SURVEY = "survey"
+_ALWAYS_THERE = {_SURVEY, "services"}
+"""What is in every demonstration's folder, also from before there was a mark."""
 
 _IDLE_LIMIT_S = 90.0
 """With nothing running for this long, what isn't complete will not become so by itself."""
@@ -57,15 +64,20 @@ class Demonstration:
     Parameters
     ----------
     state
-        Folder of everything that it makes.
+        Folder of everything that it makes: a new one, or an earlier demonstration's.
     survey
         What is simulated; the release of the same name processes it.
     site
         One of `SITES`.
+
+    Raises
+    ------
+    resources.errors.Rejected
+        The folder holds something else, which would be lost with the demonstration.
     """
 
     def __init__(self, state: Path, survey: Survey, site: str = "laptop") -> None:
-        self.state = state.resolve()
+        self.state = _claimed(state.resolve())
         self.survey = survey
         # Somewhat more jobs than cores, as one of them only looks after the others.
         shape = ClusterShape(cpus=1 + (os.cpu_count() or 1), memory_mb=8000)
@@ -97,7 +109,7 @@ class Demonstration:
         """Stop what runs and remove all state, the simulated survey excepted."""
         self.stop()
         for path in self.state.iterdir():
-            if path.name != "survey":
+            if path.name not in {_SURVEY, _MARK}:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
 
     def start(self, report: Report) -> Delivery:
@@ -121,7 +133,7 @@ class Demonstration:
             started.append(starters.submit(self._prepare_and_start_dagster))
             delivery = simulate(
                 self.survey,
-                self.state / "survey",
+                self.state / _SURVEY,
                 processes,
                 lambda what, done, of: report(f"simulating the survey: {what} {done}/{of}"),
             )
@@ -266,6 +278,20 @@ class Demonstration:
     @property
     def _cluster(self) -> tuple[Slurm, ...]:
         return (self.slurm,) if self.slurm else ()
+
+
+def _claimed(folder: Path) -> Path:
+    """Mark a folder as a demonstration's, which may remove all of it but a survey; only that may be there."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        there = {path.name for path in folder.iterdir()}
+        if there - {_SURVEY} and _MARK not in there and not there >= _ALWAYS_THERE:
+            raise Rejected("holds what no demonstration made", str(folder), "name another folder with --state")
+        (folder / _MARK).write_text("What is beside this file is a demonstration's; `drp demo --fresh` removes it.\n")
+    except OSError as error:
+        what = f"cannot hold a demonstration: {error.strerror}"
+        raise Rejected(what, str(folder), "name another folder with --state") from error
+    return folder
 
 
 def _cause(data: StepFailureData | None) -> str:

@@ -34,13 +34,28 @@ def services_folder() -> Path:
     return Path(os.environ.get("DRP_STATE", ".state")).resolve() / "services"
 
 
+@contextlib.contextmanager
+def service_faults() -> Iterator[None]:
+    """Let a service that can't be started, or died, be told in one line.
+
+    Raises
+    ------
+    resources.errors.SiteFault
+        What the service's error says.
+    """
+    try:
+        yield
+    except ServiceError as error:
+        raise SiteFault(str(error)) from error
+
+
 @app.command("up")
 def up(names: Names = None) -> None:
     """Start services, and those that they need; what runs already stays as it is."""
     console = make_console()
     faults = []
     since = time.monotonic()
-    with _in_one_line():
+    with service_faults():
         for entry, started in together.start(services_folder(), names or ()):
             if (fault := started.exception()) is not None:
                 faults.append(fault)
@@ -57,7 +72,7 @@ def up(names: Names = None) -> None:
 def down(names: Names = None) -> None:
     """End services, and those that need them; their data stay for the next start."""
     console = make_console()
-    with _in_one_line():
+    with service_faults():
         for entry, ended in together.stop(services_folder(), names or ()):
             if ended.result():
                 console.print(Text.assemble((f"{entry.name:20}", "bold"), "ended"))
@@ -69,7 +84,7 @@ def status(names: Names = None) -> None:
     table = Table(box=None, pad_edge=False)
     for column in ("service", "state", "address", "pid", "memory", "access"):
         table.add_column(column, justify="right" if column in {"pid", "memory"} else "left", overflow="fold")
-    with _in_one_line():
+    with service_faults():
         chosen = entries(names or ())
     for entry in chosen:
         table.add_row(*_row(entry.name, entry.make(services_folder())))
@@ -83,7 +98,7 @@ def logs(
     follow: Annotated[bool, typer.Option("--follow", "-f", help="go on until interrupted")] = False,
 ) -> None:
     """Show the ends of services' logs."""
-    with _in_one_line():
+    with service_faults():
         chosen = entries(names or ())
     files = [str(log) for entry in chosen if (log := entry.make(services_folder()).log).exists()]
     if not files:
@@ -98,11 +113,3 @@ def _row(name: str, service: Service) -> tuple[str | Text, ...]:
         return name, Text("down", style="dim"), "", "", "", ""
     state = Text("runs", style="green") if service.is_ready() else Text("doesn't answer", style="red")
     return name, state, service.address, str(pid), f"{service.memory_bytes / 2**20:.0f} MB", service.access
-
-
-@contextlib.contextmanager
-def _in_one_line() -> Iterator[None]:
-    try:
-        yield
-    except ServiceError as error:
-        raise SiteFault(str(error)) from error
