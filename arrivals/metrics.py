@@ -89,15 +89,12 @@ class ArrivalsCollector(Collector):
         """Give the metrics; without a database, that it is away."""
         with self._lock:
             if self._clock() >= self._serves_until:
-                up = GaugeMetricFamily("drp_arrivals_ledger_up", "Whether the ledger's database answers.")
                 took_s = 0.0
                 try:
                     answer, took_s = self._ask()
-                    self._metrics = [*answer, up]
-                    up.add_metric((), 1)
+                    self._metrics = [*answer, _ledger_up(True)]
                 except OperatorError:
-                    self._metrics = [up]
-                    up.add_metric((), 0)
+                    self._metrics = [_ledger_up(False)]
                 self._serves_until = self._clock() + max(self._least_age_s, took_s / MOST_SHARE)
             return self._metrics
 
@@ -158,6 +155,18 @@ class ArrivalsCollector(Collector):
             for names, values in sorted(sums.items()):
                 family.add_metric(names, values[index])
             yield family
+
+
+class LedgerAway(Collector):
+    """What there is to say while the ledger can't even be opened."""
+
+    def collect(self) -> Iterable[Metric]:
+        """Say that it is away, and nothing else."""
+        yield _ledger_up(False)
+
+
+def _ledger_up(answers: bool) -> Metric:
+    return GaugeMetricFamily("drp_arrivals_ledger_up", "Whether the ledger's database answers.", value=answers)
 
 
 def _of_states(seen: Observation) -> Iterator[Metric]:
@@ -247,13 +256,13 @@ class DaemonMetrics:
                 self._settled.labels(state).inc(ingested.count(state))
 
 
-def make_registry(collector: ArrivalsCollector) -> CollectorRegistry:
+def make_registry(collector: Collector) -> CollectorRegistry:
     """Put the arrivals' metrics and this process's own (memory, CPU, files) into a registry.
 
     Parameters
     ----------
     collector
-        The site's.
+        Of the site's ledger.
     """
     disable_created_metrics()  # a series more for each counter, which nobody asks for
     registry = CollectorRegistry()

@@ -23,7 +23,7 @@ from arrivals.causes import surest_fragment
 from arrivals.completeness import Readiness, day_completeness
 from arrivals.health import counted, judge, observe
 from arrivals.ledger import Ledger
-from arrivals.metrics import ArrivalsCollector
+from arrivals.metrics import ArrivalsCollector, LedgerAway
 from arrivals.overview import CauseGroup, Overview, Selection
 from arrivals.records import LedgerRow
 from arrivals.states import State
@@ -32,7 +32,7 @@ from commands.choosing import DayObs, Exposure, Json, OfKind, Reason, Since, Unt
 from commands.console import make_console
 from resources.butler import open_butler
 from resources.databases import database_trouble
-from resources.errors import OperatorError, Rejected
+from resources.errors import OperatorError, Rejected, Retriable
 from resources.site import Site, read_site
 
 app = typer.Typer(no_args_is_help=True, help="What has come, and what became of it.")
@@ -313,7 +313,13 @@ def _datasets(site: Site, row: LedgerRow) -> list[str]:
 @app.command("metrics")
 def metrics() -> None:
     """Print the metrics of ledger and Kafka once, such as for node_exporter's text files where no daemon runs."""
-    with site_ledger() as (site, ledger, overview):
+    registry = CollectorRegistry()
+    try:
+        with site_ledger() as (site, ledger, overview):
+            registry.register(ArrivalsCollector(site.kafka, site.arrivals, ledger, overview))
+            told = generate_latest(registry)
+    except Retriable:  # which an alert has to see: a command that fails leaves the last file as it is
         registry = CollectorRegistry()
-        registry.register(ArrivalsCollector(site.kafka, site.arrivals, ledger, overview))
-        typer.echo(generate_latest(registry).decode(), nl=False)
+        registry.register(LedgerAway())
+        told = generate_latest(registry)
+    typer.echo(told.decode(), nl=False)

@@ -19,7 +19,7 @@ import typer
 from arrivals.daemon import Totals, Turn, patiently, run_daemon, stopped_by_signals
 from arrivals.health import duration
 from arrivals.ledger import Ledger
-from arrivals.metrics import LOOPBACK, ArrivalsCollector, DaemonMetrics, make_registry, served
+from arrivals.metrics import LOOPBACK, ArrivalsCollector, DaemonMetrics, LedgerAway, make_registry, served
 from arrivals.overview import Overview
 from resources.butler import open_butler
 from resources.site import Site, read_site
@@ -52,15 +52,18 @@ def ingestd(
 
 
 def _run(site: Site, stop: threading.Event, open_until_end: ExitStack, port: int | None, address: str) -> Totals:
+    on_turn: Callable[[Turn], None] = lambda turn: None  # noqa: E731
+    away = LedgerAway()
+    registry = make_registry(away)
+    if port is not None:
+        on_turn = DaemonMetrics(registry).on_turn
+        _LOG.info("metrics at %s", open_until_end.enter_context(served(registry, port, address)))
     ledger = patiently(lambda: Ledger(site.ledger), stop)
     if ledger is None:
         return Totals()
     open_until_end.callback(ledger.close)
-    on_turn: Callable[[Turn], None] = lambda turn: None  # noqa: E731
-    if port is not None:
-        registry = make_registry(ArrivalsCollector(site.kafka, site.arrivals, ledger, Overview(ledger)))
-        on_turn = DaemonMetrics(registry).on_turn
-        _LOG.info("metrics at %s", open_until_end.enter_context(served(registry, port, address)))
+    registry.unregister(away)
+    registry.register(ArrivalsCollector(site.kafka, site.arrivals, ledger, Overview(ledger)))
     butler = patiently(lambda: open_butler(site.butler, writeable=True), stop)
     if butler is None:
         return Totals()

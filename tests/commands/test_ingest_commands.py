@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from lsst.daf.butler import Butler
 
+from arrivals import metrics
 from arrivals.ledger import Ledger
 from arrivals.message import parse_message
 from arrivals.records import Partition, Reception, Settlement
 from arrivals.states import State
+from commands import ingestd
 from commands.main import main
+from resources.errors import SiteFault
 from simulator.messages import FileKind
 from tests.arrivals.delivered import announced, deliver, make_repository, of_kind, site_of
 from tests.arrivals.hermes import encoded
@@ -203,6 +210,19 @@ def test_metrics_are_printed_once_for_whoever_collects_files(drp):
     code, out, _ = drp("ingest", "metrics")
     assert code == 0
     assert 'drp_arrivals_messages{kind="raw",state="quarantined"} 4.0' in out
+    assert "drp_arrivals_ledger_up 1.0" in out
+
+
+def test_metrics_of_a_ledger_that_is_away_are_that_it_is(drp, tmp_path, monkeypatch):
+    profile = tmp_path / "site.yaml"
+    laptop = (TOP / "deploy" / "sites" / "laptop.yaml").read_text()
+    profile.write_text(re.sub("(?m)^ledger: .*", f"ledger: sqlite:///{tmp_path}/not/there.sqlite3", laptop))
+    monkeypatch.setenv("DRP_SITE", str(profile))
+
+    code, out, err = drp("ingest", "metrics")
+
+    assert (code, err) == (0, "")
+    assert [line for line in out.splitlines() if not line.startswith("#")] == ["drp_arrivals_ledger_up 0.0"]
 
 
 def test_retirement_says_first_what_is_old_enough(drp, ledger):
@@ -224,6 +244,37 @@ def test_ingestd_ends_with_one_line_where_the_site_is_at_fault(drp):
     code, _, err = drp("ingestd")
     assert code == 1
     assert "no Butler repository" in err.splitlines()[-1]
+
+
+def test_ingestd_serves_metrics_before_the_ledger_answers(drp, monkeypatch):
+    addresses, up = [], []
+
+    @contextmanager
+    def served(*arguments: object) -> Iterator[str]:
+        with metrics.served(*arguments) as url:
+            addresses.append(url)
+            yield url
+
+    def scrape() -> None:
+        with urllib.request.urlopen(addresses[0], timeout=60) as answer:
+            told = answer.read().decode()
+        up.append([line for line in told.splitlines() if line.startswith("drp_arrivals_ledger_up ")])
+
+    def open_ledger(url: str) -> Ledger:
+        scrape()
+        return Ledger(url)
+
+    def open_butler(*_: object, **__: object) -> None:
+        scrape()
+        raise SiteFault("no Butler repository")
+
+    for name, stand_in in (("served", served), ("Ledger", open_ledger), ("open_butler", open_butler)):
+        monkeypatch.setattr(ingestd, name, stand_in)
+
+    code, _, _ = drp("ingestd", "--metrics-port", "0")
+
+    assert code == 1
+    assert up == [["drp_arrivals_ledger_up 0.0"], ["drp_arrivals_ledger_up 1.0"]]
 
 
 @pytest.mark.parametrize("did", ["", "scope:"])
