@@ -29,14 +29,13 @@ from sqlalchemy import (
     create_engine,
     insert,
     inspect,
-    make_url,
     select,
     text,
     update,
 )
 from sqlalchemy.exc import DBAPIError
 
-from resources.databases import CONNECT_TIMEOUT_S, database_trouble
+from resources.databases import CONNECT_TIMEOUT_S, database_trouble, database_url
 
 type DataId = Mapping[str, int | str]
 
@@ -143,9 +142,10 @@ class Casebook:
     """
 
     def __init__(self, url: str) -> None:
-        is_sqlite = make_url(url).get_backend_name() == "sqlite"
+        parsed = database_url(url, "the site profile's ledger")
+        is_sqlite = parsed.get_backend_name() == "sqlite"
         patience = {"timeout": _BUSY_TIMEOUT_S} if is_sqlite else {"connect_timeout": CONNECT_TIMEOUT_S}
-        self._engine = create_engine(url, connect_args=patience, pool_pre_ping=True)
+        self._engine = create_engine(parsed, connect_args=patience, pool_pre_ping=True)
         with self._writing() as connection:
             _METADATA.create_all(connection)
             _add_what_older_books_lack(connection)

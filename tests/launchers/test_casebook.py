@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import create_engine, text
 
 from launchers.casebook import Case, Casebook
-from resources.errors import Retriable
+from resources.errors import Retriable, SiteFault
 
 BAD = {"instrument": "SimCam", "visit": 7, "detector": 3}
 
@@ -119,3 +119,8 @@ def test_a_database_that_went_away_is_said_in_one_line(tmp_path: Path, call: Cal
 
     with pytest.raises(Retriable, match=r"^ledger sqlite:///\S+: database: unable to open database file; is it up\?$"):
         call(book)
+
+
+def test_a_url_that_is_none_is_told_without_quoting_it() -> None:
+    with pytest.raises(SiteFault, match=r"^the site profile's ledger: is no database URL; (?!.*s3cret)"):
+        Casebook("postgres://drp:s3cret@db.site.org/ledger")
