@@ -33,6 +33,10 @@ _MAY_COME = frozenset({"day_obs", "group", "exposure", "visit"})
 type _Records = Mapping[DimensionElement, list[DimensionRecord]]
 
 
+class LacksRegistered(Rejected):
+    """Records need others that no file brings: those are registered with the instrument or the skymap."""
+
+
 @dataclass(frozen=True, slots=True)
 class LoadedDimensions:
     """What a dimensions file brought.
@@ -148,7 +152,7 @@ def _explained(error: Exception, butler: Butler, file: Arrived, records: _Record
     if "foreign key" in cause.lower():
         if key := _lacking(butler, records):
             return Waiting("waits for dimensions that its own need", key)
-        return Rejected(f"needs records that neither it nor the Butler has: {cause}", str(file.uri))
+        return LacksRegistered(f"needs records that neither it nor the Butler has: {cause}", str(file.uri))
     return Rejected(f"contradicts records that the Butler has: {cause}", str(file.uri))
 
 

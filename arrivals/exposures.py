@@ -49,7 +49,7 @@ class KnownExposures:
         return self._detectors
 
     def require_instrument(self) -> None:
-        """Make sure that the Butler knows the instrument, without which every record and file would be refused.
+        """Make sure that the Butler knows the instrument, without which what is right would be refused.
 
         Raises
         ------

@@ -27,6 +27,7 @@ from sqlalchemy.exc import DBAPIError
 from arrivals.announcement import Kind
 from arrivals.batches import READERS, Candidate, Found, Pending
 from arrivals.dimensions import (
+    LacksRegistered,
     LoadedDimensions,
     correct_dimensions,
     correction_number,
@@ -263,7 +264,6 @@ class _Ingest:
     # ---- kind by kind
 
     def _ingest_dimensions(self, candidates: Sequence[Candidate]) -> list[Outcome]:
-        self._known.require_instrument()
         corrections = sorted(
             (candidate for candidate in candidates if correction_number(candidate.row.name)),
             key=lambda candidate: correction_number(candidate.row.name),
@@ -271,11 +271,17 @@ class _Ingest:
         originals = [candidate for candidate in candidates if not correction_number(candidate.row.name)]
         loaded = load_dimensions(self._butler, [candidate.arrived for candidate in originals])
         outcomes = [
-            self._failed(candidate.row, found) if isinstance(found, Exception) else _loaded(candidate.row, found)
+            self._refused(candidate.row, found) if isinstance(found, Exception) else _loaded(candidate.row, found)
             for candidate, found in zip(originals, loaded, strict=True)
         ]
         self._wake({key for found in loaded if isinstance(found, LoadedDimensions) for key in found.keys})
         return outcomes + [self._correct(candidate) for candidate in corrections]
+
+    def _refused(self, row: LedgerRow, error: Exception) -> Outcome:
+        """What becomes of a dimensions file that isn't in; one may bring the instrument, so that is asked last."""
+        if isinstance(error, LacksRegistered):
+            self._known.require_instrument()
+        return self._failed(row, error)
 
     def _correct(self, candidate: Candidate) -> Outcome:
         """Apply a correction, unless a later one is in: corrections may come in any order too."""
@@ -285,12 +291,12 @@ class _Ingest:
             if later:
                 [loaded] = load_dimensions(self._butler, [candidate.arrived])
                 if isinstance(loaded, Exception):
-                    return self._failed(row, loaded)
+                    return self._refused(row, loaded)
                 newest = max((name for _, name in later), key=correction_number)
                 return _loaded(row, loaded, f"changed nothing: {newest} is later and came before")
             loaded = correct_dimensions(self._butler, candidate.arrived)
         except Exception as error:  # the file is not ours: whatever it does to the Butler is this row's trouble
-            return self._failed(row, error)
+            return self._refused(row, error)
         self._known.forget(loaded.exposures)
         corrected = self._visits.correct(loaded.exposures)
         self._conflicts |= {conflict.visit: conflict for conflict in corrected.conflicts}

@@ -1,6 +1,7 @@
 """What was received becomes datasets and visits; what can't says why, and holds up nothing else."""
 
 import json
+import re
 from dataclasses import replace
 
 import pytest
@@ -12,7 +13,7 @@ from arrivals.ingest import ingest_pending
 from arrivals.states import State
 from drp_tasks.instrument import SimCam
 from resources.errors import SiteFault
-from simulator.messages import FileKind
+from simulator.messages import DeliveredFile, FileKind
 from tests.arrivals.delivered import DETECTORS, altered, announced, of_kind, receiving_site, with_sidecar
 
 VISITS = 4
@@ -360,14 +361,27 @@ def test_another_calibration_for_the_same_detector_is_not_certified_over_the_fir
     assert "is in the Butler, but was not certified" in site.row(another).reason
 
 
-@pytest.mark.parametrize("kind", [FileKind.RAW, FileKind.DIMENSIONS])
+def without_instrument(delivery, folder) -> DeliveredFile:
+    """A dimensions file that brings the exposure alone, as where the instrument is registered everywhere."""
+    file = of_kind(delivery, FileKind.DIMENSIONS)[0]
+    parts = re.split("(?m)^(?=- type: )", delivery.path(file).read_text())
+    registered = re.compile("element: (instrument|physical_filter|detector)\n")
+    return altered(delivery, file, folder, "".join(part for part in parts if not registered.search(part)).encode())
+
+
+def the_raw(delivery, folder) -> DeliveredFile:
+    file = of_kind(delivery, FileKind.RAW)[0]
+    return altered(delivery, file, folder)
+
+
+@pytest.mark.parametrize("announce", [the_raw, without_instrument])
 def test_an_instrument_that_the_butler_does_not_know_is_the_sites_fault_and_rows_stay(
-    kind, delivery, tmp_path, repository
+    announce, delivery, tmp_path, repository
 ):
-    site = receiving_site(tmp_path, repository, delivery.rucio_folder)
+    site = receiving_site(tmp_path, repository, tmp_path / "rucio")
     Butler.makeRepo(str(tmp_path / "bare"))
     site.butler = Butler.from_config(str(tmp_path / "bare"), writeable=True)
-    file = of_kind(delivery, kind)[0]
+    file = announce(delivery, tmp_path / "rucio")
     site.receive(announced([file]))
 
     with pytest.raises(SiteFault, match="doesn't know the instrument SimCam"):
