@@ -105,6 +105,6 @@ class BareRelease:
                 output_chain=_BARE,
                 data_query=submission.data_query,
                 folder=self._folder / key.name,
-                config_overrides=self._release.settings(step.label).config,
+                config_overrides=self._release.settings(step).config,
             )
         )

@@ -43,17 +43,24 @@ def limits(
         return
     if not releases:
         raise Rejected("no release is named", "limits", "name those whose steps are limited, such as `drp limits demo`")
-    if really and "DAGSTER_HOME" not in os.environ:
-        raise SiteFault("it is not set", "DAGSTER_HOME", "export it as for Dagster's daemon, whose limits these are")
+    if really and not Path(os.environ.get("DAGSTER_HOME", "")).is_absolute():
+        raise SiteFault(
+            "it names no absolute folder", "DAGSTER_HOME", "export it as for Dagster's daemon, whose limits these are"
+        )
     table = Table("pool", "runs at a time")
     sizes: dict[str, int] = {}
+    unknown = set(site.limits.steps)
     for name in releases:
         release = find_release(name)
-        sizes |= pool_limits(site.limits, release, plan_of(release, site.state / "plans").steps)
+        steps = plan_of(release, site.state / "plans").steps
+        sizes |= pool_limits(site.limits, release, steps)
+        unknown -= {step.short for step in steps}
     for pool, size in sizes.items():
         table.add_row(pool, str(size))
     console = make_console()
     console.print(table)
+    if unknown:
+        console.print(f"limits.steps: no such step in {', '.join(releases)}: {', '.join(sorted(unknown))}")
     if really:
         with dg.DagsterInstance.get() as dagster:
             set_pool_limits(dagster, sizes)

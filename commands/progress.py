@@ -87,7 +87,7 @@ def read_progress(
     days = _expected(instance, release, Sharding.DAY_OBS)
     steps = [_line(instance, "inputs", inputs_key(release), days, active, failed)]
     for step in plan.steps:
-        if release.settings(step.label).enabled:
+        if release.settings(step).enabled:
             # A step's products are recorded together: the last one recorded tells of all.
             key = product_assets(release, step)[-1].key
             expected = _expected(instance, release, step.sharding)

@@ -16,13 +16,12 @@ from drp_assets.automation import automation_sensor
 from drp_assets.inputs import build_inputs
 from drp_assets.keys import RAW, SITE_PRODUCTS
 from drp_assets.partitions import SITE_DAY_OBS
-from drp_assets.plans import plan_of
+from drp_assets.plans import code_version_of, plan_of
 from drp_assets.raws import build_site_assets
 from drp_assets.rescue import build_rescue_jobs
 from drp_assets.scorecard import build_scorecard
 from drp_assets.steps import build_step
 from drp_assets.transfers import TRANSFER_DAYS, TRANSFERS, build_transfers
-from planning.pipeline import plan_digest
 from planning.release import Release, read_release
 from resources.site import Site, read_site
 from sensors.arrivals import build_arrivals_sensor
@@ -63,9 +62,8 @@ def build_release_definitions(profile: Site, release: Release) -> dg.Definitions
         The release.
     """
     plan = plan_of(release, profile.state / "plans")
-    pipeline = Path(release.pipeline)
-    code_version = plan_digest(pipeline) if pipeline.is_file() else release.pipeline
-    steps = [step for step in plan.steps if release.settings(step.label).enabled]
+    code_version = code_version_of(release, plan)
+    steps = [step for step in plan.steps if release.settings(step).enabled]
     return dg.Definitions(
         assets=[
             dg.AssetSpec(RAW, partitions_def=SITE_DAY_OBS, description="Raws at this site, of all releases."),

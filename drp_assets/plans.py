@@ -6,6 +6,7 @@ Belongs here: choosing between an exported plan and one built now, and keeping w
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 from planning.pipeline import PipelinePlan, build_plan, plan_digest, read_plan
@@ -25,19 +26,37 @@ def plan_of(release: Release, cache: Path) -> PipelinePlan:
     Raises
     ------
     resources.errors.Rejected
-        The pipeline or the exported plan is wrong.
+        The pipeline or the exported plan is wrong, or the release names steps or tasks that it doesn't have.
     """
-    if release.plan is not None:
-        return read_plan(release.plan)
+    plan = read_plan(release.plan) if release.plan is not None else _built(release.pipeline, cache)
+    release.check_against(plan)
+    return plan
+
+
+def code_version_of(release: Release, plan: PipelinePlan) -> str:
+    """Name the version of the code that makes a release's products.
+
+    Parameters
+    ----------
+    release, plan
+        Of which.
+    """
     pipeline = Path(release.pipeline)
-    if not pipeline.is_file():
-        return build_plan(release.pipeline)
-    kept = cache / f"{pipeline.stem}-{plan_digest(pipeline)}.json"
+    return (plan_digest(pipeline) if pipeline.is_file() else None) or plan.digest
+
+
+def _built(uri: str, cache: Path) -> PipelinePlan:
+    pipeline = Path(uri)
+    digest = plan_digest(pipeline) if pipeline.is_file() else None
+    if digest is None:
+        return build_plan(uri)
+    kept = cache / f"{pipeline.stem}-{digest}.json"
     if kept.is_file():
         return read_plan(kept)
-    plan = build_plan(release.pipeline)
-    cache.mkdir(parents=True, exist_ok=True)
-    partial = kept.with_suffix(".partial")
-    partial.write_text(plan.model_dump_json(indent=1))
-    partial.replace(kept)
+    plan = build_plan(uri)
+    with suppress(OSError):  # who may not write there builds it each time
+        cache.mkdir(parents=True, exist_ok=True)
+        partial = kept.with_suffix(".partial")
+        partial.write_text(plan.model_dump_json(indent=1))
+        partial.replace(kept)
     return plan

@@ -124,7 +124,7 @@ class _Awaited:
 
 def _last_assets(release: Release, plan: PipelinePlan) -> list[_Awaited]:
     """Give the metrics, and one asset of each step that no other step depends on: when those are done, all is."""
-    steps = [step for step in plan.steps if release.settings(step.label).enabled]
+    steps = [step for step in plan.steps if release.settings(step).enabled]
     depended_on = {upstream.label for step in steps for upstream in plan.upstream(step)}
     awaited = [
         _Awaited(asset.key, step.sharding)

@@ -61,7 +61,7 @@ def build_step(site: Site, release: Release, plan: PipelinePlan, step: Step, cod
     partitions_def = partitions_of(release, step.sharding)
     deps, crossing = _dependencies(release, plan, step)
     condition = when_overlap_ready(site, release, step.sharding, crossing) if crossing else when_ready()
-    largest = release.settings(step.label).partitions_per_submission
+    largest = release.settings(step).partitions_per_submission
 
     @dg.multi_asset(
         name=f"{release.name}__{step.short}",

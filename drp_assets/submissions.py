@@ -136,7 +136,7 @@ def request_at(
     quarantined
         Parts of data IDs that the release leaves out.
     """
-    settings = release.settings(step.label)
+    settings = release.settings(step)
     return StepRequest(
         key=key,
         butler=site.butler.repository,

@@ -2,21 +2,21 @@
 
 Belongs here: reading a pipeline's ``steps:`` and its graph into a plan of frozen values, and that plan as a file.
 Doesn't: assets (`drp_assets`), quantum graphs (`launchers.graph`). Nothing of a plan is kept by hand: it is built from
-the pipeline where its task classes can be imported, read from an exported file where they can't, and with neither it
-says no more than the pipeline's own list of steps.
+the pipeline where its task classes can be imported, and read from an exported file where they can't.
 """
 
 from __future__ import annotations
 
 import enum
 import hashlib
+import importlib.metadata
 import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from resources.documents import Document
+from resources.documents import Document, read_yaml
 from resources.errors import Rejected
 
 if TYPE_CHECKING:
@@ -95,6 +95,11 @@ class PipelinePlan(Document):
     steps: tuple[Step, ...]
     overall_inputs: tuple[str, ...] = ()
 
+    @property
+    def digest(self) -> str:
+        """Sixteen hex digits of all that it says."""
+        return hashlib.blake2s(self.model_dump_json().encode(), digest_size=8).hexdigest()
+
     def step(self, name: str) -> Step:
         """Find a step by its label or its short name.
 
@@ -157,11 +162,12 @@ def build_plan(pipeline: str) -> PipelinePlan:
     try:
         graph = Pipeline.from_uri(pipeline).to_graph()
         graph.resolve()
-    except ModuleNotFoundError as error:
-        # A stack that isn't installed is a site's choice; a module missing from one that is, is a fault.
-        if error.name and importlib.util.find_spec(error.name.partition(".")[0]) is None:
-            return steps
-        raise Rejected(f"a task can't be imported: {error}", pipeline, "mend the pipeline") from error
+    except ImportError as error:
+        raise Rejected(
+            f"a task can't be imported: {error}",
+            pipeline,
+            "run `drp plan export` inside the stack that has it, and name the file in the release's `plan`",
+        ) from error
     except Exception as error:
         raise Rejected(f"does not parse: {str(error).splitlines()[0]}", pipeline, "mend the pipeline") from error
     return steps.model_copy(
@@ -193,24 +199,36 @@ def read_plan(path: Path) -> PipelinePlan:
         raise Rejected("is not an exported plan", str(path), "export it again with `drp plan export`") from error
 
 
-def plan_digest(pipeline: Path) -> str:
+def plan_digest(pipeline: Path) -> str | None:
     """Digest all that a pipeline's plan depends on: its YAML and the sources of the packages it takes tasks from.
 
     Parameters
     ----------
     pipeline
         The pipeline's YAML, a local file.
-    """
-    import yaml
 
+    Returns
+    -------
+    digest
+        None where the plan depends on more than can be looked at here: other pipelines, or the packages of a stack.
+
+    Raises
+    ------
+    resources.errors.Rejected
+        The file can't be read.
+    """
+    content = read_yaml(pipeline)
+    if not isinstance(content, dict) or "imports" in content or not isinstance(content.get("tasks"), dict):
+        return None
+    classes = [task.get("class", "") if isinstance(task, dict) else str(task) for task in content["tasks"].values()]
     digest = hashlib.blake2s(pipeline.read_bytes(), digest_size=8)
-    content = yaml.safe_load(pipeline.read_text())
-    tasks = content.get("tasks", {}).values()
-    classes = (task["class"] if isinstance(task, dict) else task for task in tasks)
+    digest.update(importlib.metadata.version("lsst-pipe-base").encode())
     for package in sorted({name.partition(".")[0] for name in classes}):
-        spec = importlib.util.find_spec(package)
-        for folder in (spec.submodule_search_locations or ()) if spec else ():
-            for source in sorted(Path(folder).glob("*.py")):
+        spec = importlib.util.find_spec(package) if package else None
+        if spec is None or spec.submodule_search_locations is None or package == "lsst":
+            return None
+        for folder in spec.submodule_search_locations:
+            for source in sorted(Path(folder).rglob("*.py")):
                 digest.update(source.read_bytes())
     return digest.hexdigest()
 

@@ -7,12 +7,15 @@ pipeline's content (`planning.pipeline`), the site (`resources.site`), judging a
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping
+import difflib
+import fnmatch
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from planning.pipeline import PipelinePlan, Step
 from planning.policies import FailurePolicy
 from resources.documents import Document, read_document
 from resources.errors import Rejected
@@ -118,7 +121,7 @@ class Release(Document):
     input_collections: tuple[str, ...] = Field(description="calibrations, reference catalogues, skymaps …")
     raw_collection: str
     expected_detectors: tuple[int, ...] = Field(min_length=1)
-    steps: Mapping[str, StepSettings] = Field(default_factory=dict)
+    steps: Mapping[str, StepSettings] = Field(default_factory=dict, description="by labels or short names of steps")
     policies: tuple[FailurePolicy, ...] = Field((), description="what is done about failures; the first that matches")
     validation: Validation = Validation()
 
@@ -137,15 +140,53 @@ class Release(Document):
         """What every step may read besides the release's own runs."""
         return (self.inputs_collection, *self.input_collections)
 
-    def settings(self, step: str) -> StepSettings:
-        """Give a step's settings, by its full label.
+    def settings(self, step: Step) -> StepSettings:
+        """Give a step's settings.
 
         Parameters
         ----------
         step
-            The step's label in the pipeline.
+            One of the pipeline's; the release names it by its label or its short name.
         """
-        return self.steps.get(step, StepSettings())
+        return self.steps.get(step.label) or self.steps.get(step.short) or StepSettings()
+
+    def check_against(self, plan: PipelinePlan) -> None:
+        """See that all that the release says of steps and tasks is about some of the pipeline's.
+
+        Parameters
+        ----------
+        plan
+            Of the release's pipeline.
+
+        Raises
+        ------
+        resources.errors.Rejected
+            A name means nothing, or a step is named twice.
+        """
+        where = f"releases/{self.name}.yaml"
+        named: dict[str, str] = {}
+        for name in self.steps:
+            step = next((step for step in plan.steps if name in (step.label, step.short)), None)
+            if step is None:
+                known = [step.short for step in plan.steps]
+                raise Rejected(f"no step {name!r}", f"{where}: steps", _nearest(name, known))
+            if step.label in named:
+                raise Rejected(
+                    f"is the same step as {named[step.label]!r}", f"{where}: steps.{name}", "keep one of them"
+                )
+            named[step.label] = name
+        tasks = sorted({task for step in plan.steps for task in step.tasks})
+        for number, policy in enumerate(self.policies):
+            for pattern in policy.tasks:
+                if tasks and not fnmatch.filter(tasks, pattern):
+                    raise Rejected(
+                        f"no task {pattern!r}", f"{where}: policies[{number}].tasks", _nearest(pattern, tasks)
+                    )
+
+
+def _nearest(name: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(known)}"
 
 
 def read_release(path: Path) -> Release:

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
-from planning.release import read_release
+from planning.pipeline import PipelinePlan, Step
+from planning.release import Release, read_release
 from resources.errors import Rejected
 
 TOP = Path(__file__).parent.parent.parent
@@ -56,3 +59,47 @@ def test_wrong_file_is_one_line_that_names_file_and_key(tmp_path: Path, old: str
 def test_missing_file_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(Rejected, match="No such file"):
         read_release(tmp_path / "nowhere.yaml")
+
+
+PLAN = PipelinePlan(
+    pipeline="DRP.yaml",
+    instrument=None,
+    steps=(
+        Step(label="step1a-single-visit-detectors", dimensions=("visit", "detector"), tasks=("isr", "measureDetector")),
+        Step(label="step3a-coadd-tracts", dimensions=("tract",), tasks=("makeCoadd",)),
+    ),
+)
+
+
+def release_with(**changes) -> Release:
+    return Release.model_validate({**yaml.safe_load(DEMO), **changes})
+
+
+@pytest.mark.parametrize("name", ["step3a", "step3a-coadd-tracts"])
+def test_a_step_s_settings_are_found_by_either_of_its_names(name: str) -> None:
+    release = release_with(steps={name: {"enabled": False}})
+
+    release.check_against(PLAN)
+
+    assert [release.settings(step).enabled for step in PLAN.steps] == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"steps": {"step3z": {}}}, "releases/demo.yaml: steps: no step 'step3z'; did you mean 'step3a'?"),
+        ({"steps": {"coadds": {}}}, "releases/demo.yaml: steps: no step 'coadds'; there are: step1a, step3a"),
+        (
+            {"steps": {"step3a": {}, "step3a-coadd-tracts": {}}},
+            "releases/demo.yaml: steps.step3a-coadd-tracts: is the same step as 'step3a'; keep one of them",
+        ),
+        (
+            {"policies": [{"name": "p", "tasks": ["isr", "makeCoad"], "action": "hold"}]},
+            "releases/demo.yaml: policies[0].tasks: no task 'makeCoad'; did you mean 'makeCoadd'?",
+        ),
+    ],
+)
+def test_names_that_the_pipeline_does_not_have_are_refused(changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(Rejected) as caught:
+        release_with(**changes).check_against(PLAN)
+    assert str(caught.value) == said
