@@ -9,7 +9,7 @@ from pathlib import Path
 
 import dagster as dg
 
-from benchmarks.soak.launcher_trials import Trial
+from benchmarks.soak.launcher_trials import Trial, site_bps
 
 FOLDER_VARIABLE = "SOAK_FOLDER"
 """Names the folder of the soak's site."""
@@ -25,7 +25,6 @@ POLL_S = 0.5
 def step(context: dg.OpExecutionContext) -> None:
     """Submit what the run's trial asks for, and watch it to its end."""
     # The middleware takes seconds to import, which the code server can do without.
-    from benchmarks.soak.launcher_site import site_bps
     from launchers.step_run import launch_and_watch
 
     folder = Path(os.environ[FOLDER_VARIABLE])

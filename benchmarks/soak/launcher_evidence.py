@@ -12,8 +12,8 @@ from collections.abc import Mapping
 import dagster as dg
 from lsst.daf.butler import Butler
 
-from benchmarks.soak.launcher_site import LauncherSite, site_bps
-from benchmarks.soak.launcher_trials import DETECTORS, OUTPUTS, Evidence, Trial
+from benchmarks.soak.launcher_site import LauncherSite
+from benchmarks.soak.launcher_trials import DETECTORS, OUTPUTS, Evidence, Trial, site_bps
 from launchers import bps, reattach, watch
 from launchers.judging import read_outcome
 from launchers.slurm.commands import Slurm, user_name

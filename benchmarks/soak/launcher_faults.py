@@ -17,8 +17,8 @@ from typing import Any
 import dagster as dg
 
 from benchmarks.soak.launcher_evidence import look, running_jobs
-from benchmarks.soak.launcher_site import LauncherSite, site_bps
-from benchmarks.soak.launcher_trials import WITHOUT_ONE, Expected, Trial, broken_promises
+from benchmarks.soak.launcher_site import LauncherSite
+from benchmarks.soak.launcher_trials import WITHOUT_ONE, Expected, Trial, broken_promises, site_bps
 from benchmarks.soak.victims import Stuck
 from resources.errors import OperatorError, Retriable
 from services.service import Service, ServiceError

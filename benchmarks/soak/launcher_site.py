@@ -13,14 +13,13 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import dagster as dg
 import yaml
 from lsst.daf.butler import Butler, DataCoordinate, DatasetRef, DatasetType, FileDataset
 
 from benchmarks.soak.launcher_definitions import ASKED, FOLDER_VARIABLE, TRIAL_TAG
-from benchmarks.soak.launcher_trials import DETECTORS, Trial
+from benchmarks.soak.launcher_trials import DETECTORS, TOP, Trial
 from benchmarks.soak.site import start_patiently
 from launchers import warm
 from launchers.processes import ProcessIdentity
@@ -34,7 +33,6 @@ from services.processes import descendants, start_time
 from services.service import Service
 from services.slurm import ClusterShape, Slurm
 
-TOP = Path(__file__).parents[2]
 LOCATION = "definitions"
 SHAPE = ClusterShape(cpus=4, memory_mb=6000, remembered_s=7200)
 """What is over stays in the queue, for the evidence."""
@@ -42,13 +40,6 @@ SHAPE = ClusterShape(cpus=4, memory_mb=6000, remembered_s=7200)
 _PROGRAMS = Path(sys.executable).parent
 _ENDS_WITHIN_S = 90.0
 _UNFINISHED = (dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED)
-
-
-def site_bps() -> Mapping[str, Any]:
-    """Give the BPS settings of the Slurm site's profile, but one quantum a job, so that each has its own fate."""
-    wms = yaml.safe_load((TOP / "deploy" / "sites" / "slurm.yaml").read_text())["wms"]
-    settings = {key: value for key, value in wms["bps"].items() if key != "clusterAlgorithm"}
-    return {"wmsServiceClass": wms["service"], "computeSite": wms["compute_site"], **settings}
 
 
 class TrialCodeServer(CodeServer):

@@ -1,7 +1,7 @@
 """One trial of the launchers: what is submitted, what must come of it, what was seen, and whether that agrees.
 
-Belongs here: those values, and judging them, purely. Doesn't: breaking anything (`benchmarks.soak.launcher_faults`), or
-looking at Slurm, Butler and Dagster (`benchmarks.soak.launcher_evidence`).
+Belongs here: those values, the settings that trials share, and judging them, purely. Doesn't: breaking anything
+(`benchmarks.soak.launcher_faults`), or looking at Slurm, Butler and Dagster (`benchmarks.soak.launcher_evidence`).
 """
 
 from __future__ import annotations
@@ -12,8 +12,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+import yaml
+
 from launchers.outcome import TaskOutcome
 from launchers.submission import StepRequest, SubmissionKey
+
+TOP = Path(__file__).parents[2]
 
 DETECTORS = 2
 """As few as show that the one's trouble is not the other's."""
@@ -154,6 +158,13 @@ class Evidence:
     failed: tuple[tuple[str, int], ...] = ()
     datasets: Mapping[str, int] = field(default_factory=dict)
     left: tuple[str, ...] = ()
+
+
+def site_bps() -> Mapping[str, Any]:
+    """Give the BPS settings of the Slurm site's profile, but one quantum a job, so that each has its own fate."""
+    wms = yaml.safe_load((TOP / "deploy" / "sites" / "slurm.yaml").read_text())["wms"]
+    settings = {key: value for key, value in wms["bps"].items() if key != "clusterAlgorithm"}
+    return {"wmsServiceClass": wms["service"], "computeSite": wms["compute_site"], **settings}
 
 
 def broken_promises(expected: Expected, seen: Evidence) -> list[str]:
