@@ -6,10 +6,11 @@ Belongs here: comparing the ledger's announcements and the Butler's raws. Doesn'
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from itertools import pairwise
 from types import MappingProxyType
 from typing import TYPE_CHECKING, cast
 
@@ -103,14 +104,15 @@ class DayCompleteness:
         Science detectors of the instrument of which nothing came and nothing was announced all day. They aren't
         expected: a site may take a part of the camera only.
     skipped
-        Sequence numbers between those of its exposures that no exposure has. Not all that is taken is sent everywhere.
+        Sequence numbers between those of its exposures that no exposure has, as the first and the last of each gap. Not
+        all that is taken is sent everywhere.
     """
 
     day_obs: int
     exposures: tuple[ExposureCompleteness, ...]
     last_received_at: datetime | None
     absent: frozenset[int] = frozenset()
-    skipped: frozenset[int] = frozenset()
+    skipped: tuple[tuple[int, int], ...] = ()
 
     @property
     def expected(self) -> int:
@@ -131,10 +133,10 @@ class DayCompleteness:
     def remarks(self) -> tuple[str, ...]:
         """What somebody may wonder about although nothing that was announced is missing."""
         told = (
-            ("no exposure has the detectors", self.absent),
-            ("no exposure has the sequence numbers", self.skipped),
+            ("no exposure has the detectors", ranges(self.absent)),
+            ("no exposure has the sequence numbers", _said(self.skipped)),
         )
-        return tuple(f"{what} {ranges(numbers)}" for what, numbers in told if numbers)
+        return tuple(f"{what} {which}" for what, which in told if which)
 
     @property
     def unfinished(self) -> int:
@@ -238,12 +240,16 @@ def ranges(numbers: Collection[int]) -> str:
     numbers
         In any order.
     """
-    runs: list[list[int]] = []
+    runs: list[tuple[int, int]] = []
     for number in sorted(set(numbers)):
         if runs and number == runs[-1][1] + 1:
-            runs[-1][1] = number
+            runs[-1] = (runs[-1][0], number)
         else:
-            runs.append([number, number])
+            runs.append((number, number))
+    return _said(runs)
+
+
+def _said(runs: Iterable[tuple[int, int]]) -> str:
     return ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)
 
 
@@ -252,12 +258,13 @@ def _science_detectors(butler: Butler, instrument: Instrument) -> frozenset[int]
     return frozenset(record.id for record in records if record.purpose == "SCIENCE")
 
 
-def _skipped(butler: Butler, instrument: Instrument, day_obs: int) -> frozenset[int]:
+def _skipped(butler: Butler, instrument: Instrument, day_obs: int) -> tuple[tuple[int, int], ...]:
     records = butler.query_dimension_records(
         "exposure", instrument=instrument.getName(), day_obs=day_obs, explain=False
     )
-    numbers = {record.seq_num for record in records if record.seq_num is not None}
-    return frozenset(range(min(numbers), max(numbers))) - numbers if numbers else frozenset()
+    numbers = sorted({record.seq_num for record in records if record.seq_num is not None})
+    # Pairs, not numbers: one record that is wrong by millions must not fill the memory of every run of its day.
+    return tuple((before + 1, after - 1) for before, after in pairwise(numbers) if after > before + 1)
 
 
 def _arrived(butler: Butler, instrument: Instrument, day_obs: int) -> dict[int, frozenset[int]]:

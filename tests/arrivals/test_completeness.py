@@ -102,5 +102,21 @@ def test_a_detector_that_is_absent_all_night_and_skipped_exposures_are_told(site
     assert found.readiness(NOW + timedelta(days=9999), 60.0) is Readiness.READY
 
 
+def test_a_sequence_number_that_is_wrong_by_billions_costs_no_memory(site, delivery):
+    site.receive(announced(of_kind(delivery, FileKind.DIMENSIONS)))
+    site.ingest()
+    first, *_ = site.butler.query_dimension_records(
+        "exposure", day_obs=20261101, instrument="SimCam", order_by="seq_num"
+    )
+    wrong = {**first.toDict(), "id": first.id + 9_000, "obs_id": "wrong", "seq_num": 4_000_000_000}
+    site.butler.registry.insertDimensionData("exposure", wrong)
+
+    found = day_completeness(site.butler, site.ledger, site.settings, 20261101)
+
+    [(_, last)] = found.skipped
+    assert last == 3_999_999_999
+    assert any(remark.endswith("-3999999999") for remark in found.remarks)
+
+
 def test_of_a_day_of_which_nothing_came_nothing_is_remarked(site):
     assert day_completeness(site.butler, site.ledger, site.settings, 20261101).remarks == ()
