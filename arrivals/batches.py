@@ -6,10 +6,11 @@ Belongs here: the size of batches, the threads that read, and looking at one row
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from itertools import batched
+from threading import Event
 
 from arrivals.announcement import Kind, Sidecar
 from arrivals.files import Arrived, locate, lost_folder, verify
@@ -66,7 +67,7 @@ class Pending:
 
     def batches(
         self, kind: Kind, readers: Executor, stopping: Callable[[], bool]
-    ) -> Iterator[tuple[Sequence[LedgerRow], Sequence[Found]]]:
+    ) -> Generator[tuple[Sequence[LedgerRow], Sequence[Found]]]:
         """Batches of rows and of what was found; while one is ingested, the next is asked for and its files read.
 
         Parameters
@@ -76,27 +77,40 @@ class Pending:
         readers
             Threads that look at files.
         stopping
-            Asked before each batch whether to stop early.
+            Asked before each batch whether to stop early; then, and where the batches are closed, files that are still
+            to be looked at are left alone.
         """
-        rows, examined = self._next(kind, readers, 0)
-        while rows and not stopping():
-            following = readers.submit(self._next, kind, readers, rows[-1].row_id)
-            yield rows, [found for some in examined for found in some.result()]
-            rows, examined = following.result()
+        if stopping():
+            return
+        given_up = Event()
+        try:
+            rows, examined = self._next(kind, readers, given_up, 0)
+            while rows:
+                following = readers.submit(self._next, kind, readers, given_up, rows[-1].row_id)
+                yield rows, [found for some in examined for found in some.result()]
+                if stopping():
+                    return
+                rows, examined = following.result()
+        finally:
+            given_up.set()
 
     def _next(
-        self, kind: Kind, readers: Executor, after: int
+        self, kind: Kind, readers: Executor, given_up: Event, after: int
     ) -> tuple[Sequence[LedgerRow], Sequence[Future[list[Found]]]]:
+        if given_up.is_set():
+            return [], []
         limit = min(self.settings.ingest_batch, _MAX_BATCH.get(kind, self.settings.ingest_batch))
         rows = self.ledger.pending({kind}, day_obs=self.day_obs, undated=self.undated, limit=limit, after=after)
         threads = min(READERS, 1 + sum(row.bytes or 0 for row in rows) // _BYTES_A_READER)
         share = -(-len(rows) // threads) or 1
-        return rows, [readers.submit(self._examine, some) for some in batched(rows, share)]
+        return rows, [readers.submit(self._examine, some, given_up) for some in batched(rows, share)]
 
-    def _examine(self, rows: Sequence[LedgerRow]) -> list[Found]:
+    def _examine(self, rows: Sequence[LedgerRow], given_up: Event) -> list[Found]:
         """Look at the files, and at nothing else: this runs beside everything."""
         examined: list[Found] = []
         for row in rows:
+            if given_up.is_set():
+                break
             try:
                 arrived = verify(
                     locate(row.url, self.settings.paths),

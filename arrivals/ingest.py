@@ -15,6 +15,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -162,10 +163,10 @@ class _Ingest:
                 (Kind.ZIP, self._ingest_zips),
                 (Kind.PRODUCT, self._ingest_products),
             ):
-                for rows, examined in self._pending.batches(kind, readers, self._stopping):
-                    for what, count in Counter(str(found) for found in examined if isinstance(found, Waiting)).items():
-                        _LOG.warning("%d files wait: %s", count, what)
-                    self._settle(kind, self._each_file_once(rows, examined, ingest), settler)
+                with closing(self._pending.batches(kind, readers, self._stopping)) as batches:
+                    for rows, examined in batches:
+                        _tell_of_lost_folders(examined)
+                        self._settle(kind, self._each_file_once(rows, examined, ingest), settler)
                 # Rows of the next kind may be rows of this one that wait, and then be woken.
                 self._await_settled()
         return IngestReport(
@@ -385,6 +386,11 @@ class _Ingest:
             came |= {("day_obs", record.day_obs), ("group", record.group)}
         self._wake({dimension_key({"instrument": self._name, name: value}) for name, value in came})
         return {conflict.visit: str(conflict) for conflict in defined.conflicts}
+
+
+def _tell_of_lost_folders(examined: Iterable[Found]) -> None:
+    for what, count in Counter(str(found) for found in examined if isinstance(found, Waiting)).items():
+        _LOG.warning("%d files wait: %s", count, what)
 
 
 def _loaded(row: LedgerRow, loaded: LoadedDimensions, *remarks: str) -> Outcome:
