@@ -106,6 +106,8 @@ class DayCompleteness:
     skipped
         Sequence numbers between those of its exposures that no exposure has, as the first and the last of each gap. Not
         all that is taken is sent everywhere.
+    unknown
+        Detectors that were announced and that the instrument doesn't have.
     """
 
     day_obs: int
@@ -113,6 +115,7 @@ class DayCompleteness:
     last_received_at: datetime | None
     absent: frozenset[int] = frozenset()
     skipped: tuple[tuple[int, int], ...] = ()
+    unknown: frozenset[int] = frozenset()
 
     @property
     def expected(self) -> int:
@@ -135,6 +138,7 @@ class DayCompleteness:
         told = (
             ("no exposure has the detectors", ranges(self.absent)),
             ("no exposure has the sequence numbers", _said(self.skipped)),
+            ("messages name detectors that the instrument doesn't have:", ranges(self.unknown)),
         )
         return tuple(f"{what} {which}" for what, which in told if which)
 
@@ -187,7 +191,7 @@ def day_completeness(
         Which.
     expected_detectors
         What each exposure should have; by default the detectors that any exposure of this day_obs has, or that were
-        announced for any.
+        announced for any and the instrument has.
 
     Raises
     ------
@@ -196,12 +200,16 @@ def day_completeness(
     """
     instrument = site_instrument(settings, butler.registry)
     arrived = _arrived(butler, instrument, day_obs)
-    announced = {rows.exposure: rows for rows in ledger.exposures(day_obs)}
+    announced = {rows.exposure: rows for rows in ledger.exposures(day_obs, instrument.getName())}
+    purposes = _detectors(butler, instrument)
     absent: dict[int, dict[int, str]] = {}
-    for (exposure, detector), (state, reason) in Overview(ledger).unarrived_detectors(day_obs).items():
+    unarrived = Overview(ledger).unarrived_detectors(day_obs, instrument.getName())
+    for (exposure, detector), (state, reason) in unarrived.items():
         absent.setdefault(exposure, {})[detector] = f"{state}: {cause_of(reason)}" if reason else state
+    told = frozenset[int]().union(*absent.values())
+    science = frozenset(detector for detector, purpose in purposes.items() if purpose == "SCIENCE")
     expected = frozenset(
-        expected_detectors if expected_detectors is not None else set().union(*arrived.values(), *absent.values())
+        expected_detectors if expected_detectors is not None else (told & purposes.keys()).union(*arrived.values())
     )
     return DayCompleteness(
         day_obs,
@@ -210,7 +218,8 @@ def day_completeness(
             for number in sorted(announced.keys() | arrived.keys())
         ),
         max((rows.last_received_at for rows in announced.values()), default=None),
-        absent=_science_detectors(butler, instrument) - expected if expected else frozenset(),
+        absent=science - expected if expected else frozenset(),
+        unknown=told - purposes.keys(),
         skipped=_skipped(butler, instrument, day_obs),
     )
 
@@ -253,9 +262,10 @@ def _said(runs: Iterable[tuple[int, int]]) -> str:
     return ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)
 
 
-def _science_detectors(butler: Butler, instrument: Instrument) -> frozenset[int]:
+def _detectors(butler: Butler, instrument: Instrument) -> dict[int, str]:
+    """The purpose of each detector."""
     records = butler.query_dimension_records("detector", instrument=instrument.getName(), explain=False)
-    return frozenset(record.id for record in records if record.purpose == "SCIENCE")
+    return {record.id: record.purpose for record in records}
 
 
 def _skipped(butler: Butler, instrument: Instrument, day_obs: int) -> tuple[tuple[int, int], ...]:

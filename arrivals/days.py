@@ -14,7 +14,7 @@ from sqlalchemy import ColumnElement, Connection, case, func, select
 from arrivals.announcement import Kind
 from arrivals.records import DayObsSummary, ExposureRows
 from arrivals.states import State
-from arrivals.tables import MESSAGES, is_due
+from arrivals.tables import MESSAGES, is_due, is_of
 
 
 def day_obs_summaries(
@@ -57,7 +57,7 @@ def day_obs_summaries(
     return summaries
 
 
-def exposure_rows(connection: Connection, day_obs: int) -> list[ExposureRows]:
+def exposure_rows(connection: Connection, day_obs: int, instrument: str) -> list[ExposureRows]:
     """Sum up what was announced for each exposure of a day_obs, in the order of exposures.
 
     Parameters
@@ -66,12 +66,14 @@ def exposure_rows(connection: Connection, day_obs: int) -> list[ExposureRows]:
         To the ledger's database.
     day_obs
         Which.
+    instrument
+        Whose: what was refused because it is another's makes no exposure.
     """
     last_received_at = func.max(MESSAGES.c.received_at, type_=MESSAGES.c.received_at.type)
     query = (
         select(MESSAGES.c.exposure, MESSAGES.c.state, func.count(), last_received_at)
         .where(MESSAGES.c.day_obs == day_obs, MESSAGES.c.exposure.is_not(None))
-        .where(MESSAGES.c.kind.in_({Kind.DIMENSIONS, Kind.RAW, Kind.ZIP}))
+        .where(MESSAGES.c.kind.in_({Kind.DIMENSIONS, Kind.RAW, Kind.ZIP}), is_of(instrument))
         .group_by(MESSAGES.c.exposure, MESSAGES.c.state)
         .order_by(MESSAGES.c.exposure)
     )

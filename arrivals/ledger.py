@@ -257,10 +257,10 @@ class Ledger:
         with self._reading() as connection:
             return day_obs_summaries(connection, MESSAGES.c.day_obs == day_obs, datetime.now(UTC)).get(day_obs)
 
-    def exposures(self, day_obs: int) -> list[ExposureRows]:
-        """What was announced for each exposure of a day_obs, in the order of exposures."""
+    def exposures(self, day_obs: int, instrument: str) -> list[ExposureRows]:
+        """What was announced for each exposure of a day_obs of an instrument, in the order of exposures."""
         with self._reading() as connection:
-            return exposure_rows(connection, day_obs)
+            return exposure_rows(connection, day_obs, instrument)
 
     def find(
         self,

@@ -18,7 +18,7 @@ from arrivals.announcement import Kind
 from arrivals.causes import cause_of, matches, surest_fragment
 from arrivals.ledger import Ledger
 from arrivals.states import State
-from arrivals.tables import EVENTS, MESSAGES, OFFSETS, in_states
+from arrivals.tables import EVENTS, MESSAGES, OFFSETS, in_states, is_of
 from resources.databases import database_trouble
 
 MOST_LATENCIES = 100_000
@@ -276,8 +276,15 @@ class Overview:
             (now - since).total_seconds(), received, done, int(size), _quantile(took, 0.5), _quantile(took, 0.95)
         )
 
-    def unarrived_detectors(self, day_obs: int) -> Mapping[tuple[int, int], tuple[State, str]]:
+    def unarrived_detectors(self, day_obs: int, instrument: str) -> Mapping[tuple[int, int], tuple[State, str]]:
         """State and reason of single raws that were announced for a day_obs and aren't in the Butler.
+
+        Parameters
+        ----------
+        day_obs
+            Which.
+        instrument
+            Whose: what was refused because it is another's doesn't count.
 
         Returns
         -------
@@ -289,7 +296,7 @@ class Overview:
             select(*columns)
             .where(MESSAGES.c.day_obs == day_obs, MESSAGES.c.kind == Kind.RAW)
             .where(MESSAGES.c.exposure.is_not(None), MESSAGES.c.detector.is_not(None))
-            .where(in_states(State.RECEIVED, State.WAITING, State.QUARANTINED))
+            .where(in_states(State.RECEIVED, State.WAITING, State.QUARANTINED), is_of(instrument))
             .order_by(MESSAGES.c.id)
         )
         return {(exposure, detector): (State(state), reason) for exposure, detector, state, reason in found}

@@ -29,7 +29,9 @@ from sqlalchemy import (
     and_,
     create_engine,
     event,
+    func,
     literal_column,
+    not_,
     or_,
     text,
 )
@@ -197,6 +199,18 @@ def in_states(*states: State) -> ColumnElement[bool]:
 def is_unfinished() -> ColumnElement[bool]:
     """Being in a state that the platform will do something about by itself."""
     return in_states(*UNFINISHED)
+
+
+def is_of(instrument: str) -> ColumnElement[bool]:
+    """Not being in quarantine with a sidecar that names another instrument, which any message can.
+
+    The sidecar is text, in the form that `arrivals.announcement.Sidecar.to_json` gives it.
+    """
+    sidecar = func.coalesce(MESSAGES.c.sidecar, "")
+    others = and_(
+        sidecar.contains('"instrument":"'), not_(sidecar.contains(f'"instrument":"{instrument}"', autoescape=True))
+    )
+    return not_(and_(in_states(State.QUARANTINED), others))
 
 
 def is_due(now: datetime) -> ColumnElement[bool]:

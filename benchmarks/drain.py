@@ -196,7 +196,7 @@ def ask(url: str) -> dict[str, float]:
     timed("ingested_contents_us", each_us, lambda: ledger.ingested_contents({(row.scope, row.name) for row in rows}))
     timed("find_by_did_ms", 1e3, lambda: ledger.find(scope=rows[0].scope, name=rows[0].name))
     timed("find_by_exposure_ms", 1e3, lambda: ledger.find(exposure=rows[0].exposure))
-    timed("exposures_of_a_day_ms", 1e3, lambda: ledger.exposures(rows[0].day_obs or 0))
+    timed("exposures_of_a_day_ms", 1e3, lambda: ledger.exposures(rows[0].day_obs or 0, "LSSTCam"))
     timed("unfinished_by_day_obs_ms", 1e3, lambda: ledger.by_day_obs(unfinished_only=True))
     timed("all_by_day_obs_ms", 1e3, ledger.by_day_obs)
     ledger.close()

@@ -1,5 +1,6 @@
 """Whether a night is here: exposure by exposure, detector by detector, and why not."""
 
+import json
 from datetime import UTC, datetime, timedelta
 from operator import attrgetter
 
@@ -15,8 +16,9 @@ from arrivals.completeness import (
     day_completeness,
     ranges,
 )
-from simulator.messages import FileKind
-from tests.arrivals.delivered import altered, announced, of_kind
+from arrivals.states import State
+from simulator.messages import DeliveredFile, FileKind
+from tests.arrivals.delivered import altered, announced, of_kind, with_sidecar
 
 NOW = datetime(2026, 11, 2, 9, tzinfo=UTC)
 BOTH = frozenset({0, 1})
@@ -72,6 +74,28 @@ def test_a_half_arrived_exposure_says_why_its_detector_is_missing(site, delivery
     assert why.startswith("quarantined: …: has adler32 …")
     assert set(detectors) == half.missing == {1}
     assert half.quarantined == 1
+
+
+def test_messages_of_another_instrument_or_detector_keep_no_night_from_being_ready(site, delivery):
+    raw, _ = of_kind(delivery, FileKind.RAW)
+    ours = json.loads(raw.sidecar)["dataId"]["dataId"]
+
+    def announced_as(name: str, **changes: object) -> DeliveredFile:
+        return with_sidecar(altered(delivery, raw, delivery.rucio_folder, name=name), dataId={**ours, **changes})
+
+    wrong = [
+        announced_as("wrong/detector.fits", detector=77),
+        announced_as("wrong/instrument.fits", instrument="LATISS", detector=5),
+        announced_as("wrong/exposure.fits", instrument="LATISS", exposure=2026110200077),
+    ]
+    site.receive(announced([*delivery.files, *wrong]))
+    site.ingest()
+    assert {site.row(file).state for file in wrong} == {State.QUARANTINED}
+
+    found = day_completeness(site.butler, site.ledger, site.settings, 20261102)
+
+    assert found.readiness(NOW + timedelta(days=9999), 60.0) is Readiness.READY
+    assert "messages name detectors that the instrument doesn't have: 77" in found.remarks
 
 
 def test_detectors_are_expected_as_soon_as_they_are_announced(site, delivery):

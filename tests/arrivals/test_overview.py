@@ -140,6 +140,6 @@ def test_asking_changes_nothing(ledger, overview):
     overview.states()
     overview.causes(set(State))
     overview.pace(NOW, NOW)
-    overview.unarrived_detectors(20250113)
+    overview.unarrived_detectors(20250113, "LATISS")
 
     assert ledger.find() == before
