@@ -6,8 +6,8 @@ Belongs here: comparing the ledger's announcements and the Butler's raws. Doesn'
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from itertools import pairwise
@@ -27,7 +27,13 @@ if TYPE_CHECKING:
     from lsst.pipe.base import Instrument
 
 NEVER_ANNOUNCED = "never announced"
-"""Why a detector is missing of which no message tells; one that travels in a zip has no message of its own."""
+"""Why a detector is missing of which no message tells, nor of a zip of its exposure."""
+
+REMOVED = "ingested, and removed from the Butler since"
+"""Why a detector is missing whose own message was ingested."""
+
+NOT_IN_ZIP = "not in the zip of its exposure, or removed from the Butler since"
+"""Why a detector is missing whose exposure's zip was ingested."""
 
 
 class Readiness(StrEnum):
@@ -59,7 +65,7 @@ class ExposureCompleteness:
     unfinished, quarantined
         Messages about it that the platform will still do something about, and that somebody has to look at.
     known
-        What is known of detectors that were announced one by one and haven't arrived: state and cause.
+        What is known of detectors that haven't arrived: of their own messages, or of their exposure's zip.
     """
 
     exposure: int
@@ -203,20 +209,21 @@ def day_completeness(
     announced = {rows.exposure: rows for rows in ledger.exposures(day_obs, instrument.getName())}
     purposes = _detectors(butler, instrument)
     absent: dict[int, dict[int, str]] = {}
-    unarrived = Overview(ledger).unarrived_detectors(day_obs, instrument.getName())
-    for (exposure, detector), (state, reason) in unarrived.items():
-        absent.setdefault(exposure, {})[detector] = f"{state}: {cause_of(reason)}" if reason else state
+    overview = Overview(ledger)
+    for (exposure, detector), (state, reason) in overview.unarrived_detectors(day_obs, instrument.getName()).items():
+        absent.setdefault(exposure, {})[detector] = _stands(state, reason)
     told = frozenset[int]().union(*absent.values())
     science = frozenset(detector for detector, purpose in purposes.items() if purpose == "SCIENCE")
     expected = frozenset(
         expected_detectors if expected_detectors is not None else (told & purposes.keys()).union(*arrived.values())
     )
+    exposures = [
+        _exposure(number, expected, arrived.get(number, frozenset()), announced.get(number), absent.get(number, {}))
+        for number in sorted(announced.keys() | arrived.keys())
+    ]
     return DayCompleteness(
         day_obs,
-        tuple(
-            _exposure(number, expected, arrived.get(number, frozenset()), announced.get(number), absent.get(number, {}))
-            for number in sorted(announced.keys() | arrived.keys())
-        ),
+        tuple(_explained(exposures, overview)),
         max((rows.last_received_at for rows in announced.values()), default=None),
         absent=science - expected if expected else frozenset(),
         unknown=told - purposes.keys(),
@@ -239,6 +246,26 @@ def _exposure(
         quarantined=rows.counts[State.QUARANTINED] if rows else 0,
         known=MappingProxyType({detector: why for detector, why in known.items() if detector not in arrived}),
     )
+
+
+def _stands(state: State, reason: str) -> str:
+    return f"{state}: {cause_of(reason)}" if reason else state
+
+
+def _explained(exposures: Sequence[ExposureCompleteness], overview: Overview) -> Iterator[ExposureCompleteness]:
+    """Add what is known of missing detectors of which no unfinished or refused message of their own tells."""
+    missing = {each.exposure: each.missing - each.known.keys() for each in exposures}
+    told = overview.came_otherwise([exposure for exposure, detectors in missing.items() if detectors])
+    for each in exposures:
+        known = dict(each.known)
+        zipped = told.get((each.exposure, None))
+        for detector in missing[each.exposure]:
+            if (each.exposure, detector) in told:
+                known[detector] = REMOVED
+            elif zipped is not None:
+                came = zipped[0] in {State.INGESTED, State.DUPLICATE}
+                known[detector] = NOT_IN_ZIP if came else f"in a zip, {_stands(*zipped)}"
+        yield replace(each, known=MappingProxyType(known))
 
 
 def ranges(numbers: Collection[int]) -> str:

@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import datetime
+from itertools import batched
 from typing import Any, Self
 
-from sqlalchemy import ColumnElement, and_, func, select
+from sqlalchemy import ColumnElement, and_, case, func, or_, select
 from sqlalchemy.exc import DBAPIError
 
 from arrivals.announcement import Kind
@@ -23,6 +24,8 @@ from resources.databases import database_trouble
 
 MOST_LATENCIES = 100_000
 """Of so many messages at most, the newest, the times from message to dataset are looked at."""
+
+_EXPOSURES_A_QUERY = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,6 +303,24 @@ class Overview:
             .order_by(MESSAGES.c.id)
         )
         return {(exposure, detector): (State(state), reason) for exposure, detector, state, reason in found}
+
+    def came_otherwise(self, exposures: Collection[int]) -> Mapping[tuple[int, int | None], tuple[State, str]]:
+        """State and reason of exposures' zips, and of their single raws that were ingested.
+
+        Returns
+        -------
+        found
+            By exposure and detector; a zip, which brings all detectors, by none.
+        """
+        detector = case((MESSAGES.c.kind == Kind.RAW, MESSAGES.c.detector))
+        ingested = and_(MESSAGES.c.kind == Kind.RAW, MESSAGES.c.detector.is_not(None), in_states(State.INGESTED))
+        query = select(MESSAGES.c.exposure, detector, MESSAGES.c.state, MESSAGES.c.reason)
+        query = query.where(or_(MESSAGES.c.kind == Kind.ZIP, ingested)).order_by(MESSAGES.c.id)
+        return {
+            (exposure, number): (State(state), reason)
+            for some in batched(exposures, _EXPOSURES_A_QUERY)
+            for exposure, number, state, reason in self._all(query.where(MESSAGES.c.exposure.in_(some)))
+        }
 
     def transfer_times(self, row_ids: Collection[int]) -> Mapping[int, TransferTimes]:
         """When the transfers that some messages tell of went through their stages, by row."""

@@ -81,6 +81,11 @@ class ReceivingSite:
         """Ingest what is pending."""
         return ingest_pending(self.butler, self.ledger, self.settings, day_obs)
 
+    def remove_raws(self, **data_id: int) -> None:
+        """Remove raws from the Butler; the files stay, and nobody tells the ledger."""
+        raws = self.butler.query_datasets("raw", "SimCam/raw/all", instrument="SimCam", **data_id)
+        self.butler.pruneDatasets(raws, disassociate=True, unstore=True, purge=True)
+
     def row(self, file: DeliveredFile) -> LedgerRow:
         """The last row of a file."""
         return self.ledger.find(scope=file.scope, name=file.name)[-1]

@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 from arrivals.completeness import (
     NEVER_ANNOUNCED,
+    NOT_IN_ZIP,
+    REMOVED,
     DayCompleteness,
     ExposureCompleteness,
     Readiness,
@@ -74,6 +76,33 @@ def test_a_half_arrived_exposure_says_why_its_detector_is_missing(site, delivery
     assert why.startswith("quarantined: …: has adler32 …")
     assert set(detectors) == half.missing == {1}
     assert half.quarantined == 1
+
+
+def test_the_detectors_of_a_zip_are_missing_for_the_reason_of_the_zip(site, delivery):
+    late = of_kind(delivery, FileKind.DIMENSIONS)[0]
+    site.receive(announced([file for file in delivery.files if file is not late]))
+    site.ingest()
+
+    [exposure] = day_completeness(site.butler, site.ledger, site.settings, 20261101).incomplete
+    assert exposure.why_missing == {"in a zip, waiting: instrument=SimCam,exposure=N: waits for its dimensions": (0, 1)}
+
+    site.receive(announced([late]))
+    site.ingest()
+    assert day_completeness(site.butler, site.ledger, site.settings, 20261101).complete
+
+
+def test_detectors_that_were_removed_are_not_called_never_announced(site, delivery):
+    site.receive(announced(delivery.files))
+    site.ingest()
+    single, zipped = (site.row(of_kind(delivery, kind)[-1]).exposure for kind in (FileKind.RAW, FileKind.ZIP))
+    site.remove_raws(day_obs=20261102, detector=1)
+
+    found = day_completeness(site.butler, site.ledger, site.settings, 20261102, expected_detectors=[0, 1])
+
+    assert {exposure.exposure: exposure.why_missing for exposure in found.incomplete} == {
+        single: {REMOVED: (1,)},
+        zipped: {NOT_IN_ZIP: (1,)},
+    }
 
 
 def test_messages_of_another_instrument_or_detector_keep_no_night_from_being_ready(site, delivery):
