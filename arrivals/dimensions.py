@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 import yaml
-from lsst.daf.butler import Butler, DataCoordinate, DimensionElement, DimensionRecord
+from lsst.daf.butler import Butler, DataCoordinate, Dimension, DimensionElement, DimensionRecord
 from lsst.daf.butler.transfers import YamlRepoImportBackend
 from sqlalchemy.exc import IntegrityError
 
@@ -23,6 +23,12 @@ from resources.errors import Rejected, Waiting
 
 MAX_CORRECTIONS = 20
 """So many later corrections of a file are looked for."""
+
+_NEXT_NAME = re.compile(r",(?=\w+=)")
+"""Between a value and the next name in a key."""
+
+_NEXT_NAME = re.compile(r",(?=\w+=)")
+"""What stands in a key before each name but the first."""
 
 _NUMBERED = re.compile(r"_dimensions(\.(?P<number>\d{1,4}))?\.(?P<ending>ya?ml)$")
 _MAX_FILE_BYTES = 64 * 2**20
@@ -56,6 +62,36 @@ class LoadedDimensions:
 def dimension_key(values: Mapping[str, object]) -> str:
     """The name of a dimension record by its required values, in their order."""
     return ",".join(f"{name}={value}" for name, value in values.items())
+
+
+def lacking(butler: Butler, keys: Collection[str]) -> frozenset[str]:
+    """Of the keys by which something waits, those whose records the Butler lacks, with one query a dimension.
+
+    Parameters
+    ----------
+    butler
+        Where to look.
+    keys
+        As `dimension_key` makes them; what is no such key isn't in the answer.
+    """
+    wanted: dict[str, dict[str, DataCoordinate]] = {}
+    for key in keys:
+        values = dict(part.partition("=")[::2] for part in _NEXT_NAME.split(key))
+        element = next(reversed(values))
+        if element in butler.dimensions.dimensions.names:
+            wanted.setdefault(element, {})[key] = _data_id(butler.dimensions.dimensions[element], values)
+    there: set[str] = set()
+    for element, data_ids in wanted.items():
+        with butler.query() as query:
+            records = query.join_data_coordinates(data_ids.values()).dimension_records(element)
+            there |= {dimension_key(dict(record.dataId.required)) for record in records}
+    return frozenset(key for data_ids in wanted.values() for key in data_ids if key not in there)
+
+
+def _data_id(dimension: Dimension, values: Mapping[str, str]) -> DataCoordinate:
+    types = {each.name: each.primaryKey.getPythonType() for each in dimension.required}
+    typed = {name: python_type(values[name]) for name, python_type in types.items()}
+    return DataCoordinate.standardize(typed, dimensions=dimension.minimal_group)
 
 
 def correction_number(name: str) -> int:

@@ -96,12 +96,12 @@ def is_away(rule: PathRule) -> bool:
         return True
 
 
-def lost_folder(url: str, rules: Sequence[PathRule]) -> Waiting | None:
+def lost_folder(url: str, rules: Sequence[PathRule]) -> LostFolder | None:
     """What a file that can't be reached has to wait for, if all that lies below its prefix is away."""
     for prefix, rule in _longest_first(tuple(rules)):
         if url.startswith(prefix):
             what = f"{rule.announced} is mapped to this folder, which is not there or empty"
-            return Waiting(what, folder_key(rule), "is it mounted?") if is_away(rule) else None
+            return LostFolder(what, folder_key(rule), "is it mounted?") if is_away(rule) else None
     return None
 
 
@@ -120,6 +120,10 @@ def _folder(local: str) -> ResourcePath:
 def _is_plain(path: str) -> bool:
     climbs = {".", ".."} & set(unquote(path).replace("\\", "/").split("/"))
     return bool(path) and not path.endswith("/") and not climbs and not any(sign in path for sign in "?#")
+
+
+class LostFolder(Waiting):
+    """A file waits for all that lies below its prefix to come back."""
 
 
 @dataclass(frozen=True, slots=True)

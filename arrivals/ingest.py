@@ -33,11 +33,12 @@ from arrivals.dimensions import (
     correct_dimensions,
     correction_number,
     dimension_key,
+    lacking,
     later_corrections,
     load_dimensions,
 )
 from arrivals.exposures import KnownExposures
-from arrivals.files import folder_key, is_away
+from arrivals.files import LostFolder, folder_key, is_away
 from arrivals.garbage import only_new_objects_collected
 from arrivals.ingest_report import MAX_PROBLEMS, IngestReport, Problem
 from arrivals.instruments import site_instrument
@@ -51,7 +52,7 @@ from arrivals.repetitions import Content, content_of, differ, repetition_of
 from arrivals.states import State
 from arrivals.visits import OneToOneVisits, VisitConflict, VisitDefinition
 from arrivals.zips import ZipMember, ingest_zip, member_observations, read_members
-from resources.errors import Rejected, Retriable, Waiting
+from resources.errors import Rejected, Retriable
 from resources.site import ArrivalSettings
 
 _LOG = logging.getLogger(__name__)
@@ -121,7 +122,7 @@ class _Ingest:
     ) -> None:
         self._butler = butler
         self._ledger = ledger
-        self._pending = Pending(ledger, settings, day_obs, undated)
+        self._pending = Pending(ledger, settings, partial(lacking, butler), day_obs, undated)
         self._paths = settings.paths
         self._stopping = stopping
         self._instrument = site_instrument(settings, butler.registry)
@@ -389,7 +390,7 @@ class _Ingest:
 
 
 def _tell_of_lost_folders(examined: Iterable[Found]) -> None:
-    for what, count in Counter(str(found) for found in examined if isinstance(found, Waiting)).items():
+    for what, count in Counter(str(found) for found in examined if isinstance(found, LostFolder)).items():
         _LOG.warning("%d files wait: %s", count, what)
 
 

@@ -4,15 +4,21 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from datetime import UTC, datetime
+from functools import partial
 from itertools import islice
 
 import pytest
 
 from arrivals import batches
 from arrivals.announcement import Kind
-from arrivals.batches import READERS, Pending
+from arrivals.batches import READERS, Candidate, Pending
+from arrivals.dimensions import dimension_key, lacking
 from arrivals.files import Arrived
-from simulator.messages import FileKind
+from arrivals.records import Settlement
+from arrivals.states import State
+from resources.errors import Waiting
+from simulator.messages import DeliveredFile, FileKind
 from tests.arrivals.delivered import ReceivingSite, announced, of_kind
 
 PATIENCE_S = 10.0
@@ -38,7 +44,7 @@ def looked_at(monkeypatch) -> list[str]:
 
 
 def pending(site: ReceivingSite, **settings: object) -> Pending:
-    return Pending(site.ledger, site.settings.model_copy(update=settings))
+    return Pending(site.ledger, site.settings.model_copy(update=settings), partial(lacking, site.butler))
 
 
 def test_the_next_batch_is_looked_at_while_one_is_ingested(site, delivery, readers, monkeypatch):
@@ -93,3 +99,43 @@ def test_the_batch_that_will_not_be_ingested_is_given_up(site, delivery, readers
 
     assert len(rows) == first_batch
     assert len(seen) == first_batch + 1  # the file at which it was looking
+
+
+def put_to_sleep(site: ReceivingSite, files: list[DeliveredFile], waits_for: str) -> None:
+    """Have files wait for something and be due to be tried again."""
+    now = datetime.now(UTC)
+    site.ledger.settle(
+        [Settlement(site.row(file).row_id, State.WAITING, "waits", waits_for, retry_at=now) for file in files], now=now
+    )
+
+
+def test_a_file_is_not_looked_at_while_the_dimensions_it_waits_for_lack(site, delivery, readers, looked_at):
+    zips = of_kind(delivery, FileKind.ZIP)
+    site.receive(announced(zips))
+    key = dimension_key({"instrument": "SimCam", "exposure": 2026110100077})
+    put_to_sleep(site, zips[1:], key)
+
+    [(rows, found)] = pending(site).batches(Kind.ZIP, readers, lambda: False)
+
+    assert looked_at == [zips[0].name.rpartition("/")[2]]
+    assert [row.name for row in rows if isinstance(found[rows.index(row)], Candidate)] == [zips[0].name]
+    assert {str(each) for each in found if isinstance(each, Waiting)} == {f"{key}: waits for its dimensions"}
+
+
+@pytest.mark.parametrize("key", ["instrument=SimCam,detector=1", "folder=/data", "nothing that we know"])
+def test_a_file_is_looked_at_when_what_it_waits_for_is_there_or_no_dimension(site, delivery, readers, looked_at, key):
+    zips = of_kind(delivery, FileKind.ZIP)
+    site.receive(announced(zips))
+    put_to_sleep(site, zips[:1], key)
+
+    [(rows, found)] = pending(site).batches(Kind.ZIP, readers, lambda: False)
+
+    assert len(looked_at) == len(zips)
+    assert [each.row for each in found if isinstance(each, Candidate)] == rows
+
+
+def test_only_keys_of_dimension_records_can_lack(site):
+    others = {"instrument=SimCam,detector=1", "instrument=SimCam", "folder=/data,x=1"}
+    away = {"instrument=SimCam,visit=7", "skymap=far=a,b,tract=1", "skymap=far"}
+
+    assert lacking(site.butler, others | away) == away
