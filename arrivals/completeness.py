@@ -15,9 +15,11 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, cast
 
 from arrivals.causes import cause_of
+from arrivals.health import counted
 from arrivals.instruments import site_instrument
 from arrivals.ledger import Ledger
-from arrivals.overview import Overview
+from arrivals.outcomes import REMARKED
+from arrivals.overview import Overview, Selection
 from arrivals.records import ExposureRows
 from arrivals.states import State
 from resources.site import ArrivalSettings
@@ -114,6 +116,8 @@ class DayCompleteness:
         all that is taken is sent everywhere.
     unknown
         Detectors that were announced and that the instrument doesn't have.
+    noted
+        What was remarked of messages that were ingested, such as visits that the Butler has with another definition.
     """
 
     day_obs: int
@@ -122,6 +126,7 @@ class DayCompleteness:
     absent: frozenset[int] = frozenset()
     skipped: tuple[tuple[int, int], ...] = ()
     unknown: frozenset[int] = frozenset()
+    noted: tuple[str, ...] = ()
 
     @property
     def expected(self) -> int:
@@ -146,7 +151,7 @@ class DayCompleteness:
             ("no exposure has the sequence numbers", _said(self.skipped)),
             ("messages name detectors that the instrument doesn't have:", ranges(self.unknown)),
         )
-        return tuple(f"{what} {which}" for what, which in told if which)
+        return (*(f"{what} {which}" for what, which in told if which), *self.noted)
 
     @property
     def unfinished(self) -> int:
@@ -228,6 +233,10 @@ def day_completeness(
         absent=science - expected if expected else frozenset(),
         unknown=told - purposes.keys(),
         skipped=_skipped(butler, instrument, day_obs),
+        noted=tuple(
+            f"{counted(group.rows, 'message')} {group.example if group.reasons == 1 else group.cause}"
+            for group in overview.causes({State.INGESTED}, Selection(day_obs=day_obs, reason=REMARKED))
+        ),
     )
 
 

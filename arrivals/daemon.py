@@ -10,7 +10,6 @@ import logging
 import signal
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -20,7 +19,6 @@ from typing import Self
 from lsst.daf.butler import Butler
 from sqlalchemy.exc import DBAPIError, OperationalError
 
-from arrivals.causes import cause_of
 from arrivals.drain import Drain, DrainLimits, DrainResult
 from arrivals.health import duration
 from arrivals.ingest import IngestReport, ingest_pending
@@ -240,7 +238,7 @@ def patiently[T](attempt: Callable[[], T], stop: threading.Event, *, pause_s: fl
 
 
 def lines_of(turn: Turn, told: Collection[str] = ()) -> Iterator[tuple[int, str]]:
-    """What the log says of a turn: one line of what was done, one for each trouble, notice and cause of quarantine.
+    """What the log says of a turn: what was done, and each trouble, notice, cause of conflict and cause of quarantine.
 
     Parameters
     ----------
@@ -266,11 +264,12 @@ def lines_of(turn: Turn, told: Collection[str] = ()) -> Iterator[tuple[int, str]
     for notice in drained.notices if drained is not None else ():
         if notice not in told:
             yield logging.WARNING, notice
-    refused = [p for p in (ingested.problems if ingested is not None else ()) if p.state is State.QUARANTINED]
-    for cause, count in Counter(cause_of(problem.reason) for problem in refused).items():
-        first = next(problem for problem in refused if cause_of(problem.reason) == cause)
-        more = f" and {count - 1} more like it" if count > 1 else ""
-        yield logging.WARNING, f"quarantined {first.did}{more}: {first.reason}"
+    if ingested is not None:
+        for line in ingested.conflict_lines:
+            yield logging.WARNING, line
+        for problem in ingested.problems:
+            if problem.state is State.QUARANTINED:
+                yield logging.WARNING, str(problem)
 
 
 @contextmanager

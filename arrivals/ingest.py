@@ -40,7 +40,7 @@ from arrivals.dimensions import (
 from arrivals.exposures import KnownExposures
 from arrivals.files import LostFolder, folder_key, is_away
 from arrivals.garbage import only_new_objects_collected
-from arrivals.ingest_report import MAX_PROBLEMS, IngestReport, Problem
+from arrivals.ingest_report import IngestReport, Problems
 from arrivals.instruments import site_instrument
 from arrivals.ledger import Ledger
 from arrivals.obs_base import ObsBaseRawIngest, ObsBaseVisits
@@ -148,7 +148,7 @@ class _Ingest:
         self._exposures: set[int] = set()
         self._defined: set[int] = set()
         self._conflicts: dict[int, VisitConflict] = {}
-        self._problems: list[Problem] = []
+        self._problems = Problems()
         self._settling: Future[int] | None = None
         self._being_settled: dict[tuple[str, str], Content] = {}
 
@@ -177,7 +177,7 @@ class _Ingest:
             exposures=frozenset(self._exposures),
             visits=frozenset(self._defined),
             conflicts=tuple(self._conflicts.values()),
-            problems=tuple(self._problems),
+            problems=self._problems.all(),
         )
 
     # ---- what all kinds have in common
@@ -249,8 +249,8 @@ class _Ingest:
             self._datasets += outcome.datasets
             if outcome.state is State.INGESTED:
                 self._bytes += outcome.row.bytes or 0
-            elif outcome.state is not State.DUPLICATE and len(self._problems) < MAX_PROBLEMS:
-                self._problems.append(Problem(outcome.row.did, outcome.state, outcome.reason))
+            elif outcome.state is not State.DUPLICATE:
+                self._problems.add(outcome.state, outcome.row.did, outcome.reason)
 
     def _await_settled(self) -> None:
         if self._settling is not None:
@@ -335,7 +335,7 @@ class _Ingest:
             file = candidate.arrived.uri
             try:
                 members = read_members(self._butler, file)
-                raws = ingest_zip(self._butler, file, members, self._name, self._known)
+                raws = ingest_zip(self._butler, file, members, self._instrument, self._known)
                 ingested[index], unreadable[index] = self._with_footprints(file, raws, members)
             except Exception as error:  # the file is not ours: whatever it does to us is this row's trouble
                 failed[index] = error

@@ -29,6 +29,9 @@ LOOK_AGAIN_S = 900.0
 CLOCK_TOLERANCE = timedelta(hours=1)
 """By so much a message's time may be ahead of the time at which it was received."""
 
+REMARKED = "ingested, but "
+"""So begins the reason of what was ingested and of which an operator should know something nevertheless."""
+
 _REASON_CHARACTERS = 600
 
 _PASSING_REFUSALS = {
@@ -81,7 +84,7 @@ class Outcome:
     ) -> Self:
         """It is in the Butler; remarks say what an operator should know nevertheless."""
         noted = "; ".join(filter(None, (*remarks, _clock_remark(row))))
-        reason = f"ingested, but {noted}"[:_REASON_CHARACTERS] if noted else ""
+        reason = f"{REMARKED}{noted}"[:_REASON_CHARACTERS] if noted else ""
         return cls(row, State.INGESTED, reason, datasets=datasets, day_obs=day_obs, exposure=exposure)
 
     @classmethod

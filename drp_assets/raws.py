@@ -121,8 +121,9 @@ def _is_owed(instance: dg.DagsterInstance, partition: str) -> bool:
 
 def _has_news(context: dg.AssetExecutionContext, reports: "list[IngestReport]") -> bool:
     """Whether anything was ingested; what came again only is no news, and releases needn't hear of it."""
-    for problem in (problem for report in reports for problem in report.problems):
-        context.log.warning(f"{problem.did} {problem.state}: {problem.reason}")
+    for report in reports:
+        for line in (*report.conflict_lines, *map(str, report.problems)):
+            context.log.warning(line)
     if not any(report.datasets for report in reports):
         context.log.info("nothing new has come")
         return False
@@ -134,6 +135,7 @@ def _metadata(reports: "list[IngestReport]", summary: DayObsSummary | None) -> d
     return {
         "datasets ingested now": sum(report.datasets for report in reports),
         "bytes ingested now": sum(report.bytes for report in reports),
+        "visits in conflict now": sum(len(report.conflicts) for report in reports),
         "messages ingested": counts[State.INGESTED],
         "messages waiting": counts[State.WAITING],
         "messages quarantined": counts[State.QUARANTINED],

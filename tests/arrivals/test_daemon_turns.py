@@ -11,8 +11,9 @@ from arrivals import daemon
 from arrivals.announcement import Kind
 from arrivals.daemon import Turn, lines_of, patiently, run_daemon
 from arrivals.drain import DrainResult
-from arrivals.ingest import IngestReport, Problem
+from arrivals.ingest_report import IngestReport, Problem, Problems
 from arrivals.states import State
+from arrivals.visits import VisitConflict
 from resources.errors import Retriable, SiteFault
 
 AWAY = OperationalError("SELECT 1", {}, Exception("server closed the connection"))
@@ -75,11 +76,25 @@ def test_a_notice_is_said_once_and_not_at_every_turn():
 
 
 def test_what_was_quarantined_is_one_line_a_cause():
-    problems = tuple(Problem(f"raw:{n}", State.QUARANTINED, f"/data/{n}.fits: has {n} bytes") for n in range(3))
-    waiting = Problem("raw:w", State.WAITING, "for its dimensions")
-    lines = list(lines_of(Turn(DrainResult(), report(0, (*problems, waiting)))))
+    problems = Problems()
+    for number in range(3):
+        problems.add(State.QUARANTINED, f"raw:{number}", f"/data/{number}.fits: has {number} bytes")
+    problems.add(State.WAITING, "raw:w", "for its dimensions")
+    lines = list(lines_of(Turn(DrainResult(), report(0, problems.all()))))
     assert [line for level, line in lines if level == logging.WARNING] == [
         "quarantined raw:0 and 2 more like it: /data/0.fits: has 0 bytes"
+    ]
+
+
+def test_visits_in_conflict_are_one_line_a_cause():
+    conflicts = (
+        *(VisitConflict(n, f"the Butler has name 'A_{n:04d}'") for n in range(3)),
+        VisitConflict(9, "no header"),
+    )
+    lines = list(lines_of(Turn(DrainResult(), IngestReport(conflicts=conflicts))))
+    assert [line for level, line in lines if level == logging.WARNING] == [
+        "visit 0 and 2 more like it: the Butler has name 'A_0000'",
+        "visit 9: no header",
     ]
 
 

@@ -156,6 +156,10 @@ def test_a_visit_that_the_butler_has_otherwise_is_shown_and_its_raws_are_kept(si
     assert 'name "somebody else\'s"' in str(report.conflicts[0])
     assert site.row(raws[0]).state is State.INGESTED
     assert "somebody else's" in site.row(raws[0]).reason
+    [remark] = [
+        said for said in day_completeness(site.butler, site.ledger, site.settings, 20261102).remarks if "visit" in said
+    ]
+    assert remark.startswith(f'2 messages ingested, but visit {number}: the Butler has name "somebody else\'s"')
 
 
 def test_calibrations_are_certified_for_all_times(site, delivery):
@@ -305,7 +309,7 @@ def test_bad_files_end_in_quarantine_with_a_reason_and_hold_up_nothing(delivery,
     for reason, file in bad.items():
         row = site.row(file)
         assert (row.state, reason in row.reason) == (State.QUARANTINED, True), row.reason
-    assert report.count(State.QUARANTINED) == len(bad) == len(report.problems)
+    assert report.count(State.QUARANTINED) == len(bad) == sum(problem.rows for problem in report.problems)
 
 
 def test_urls_outside_the_mapped_prefixes_are_quarantined(site, delivery):
