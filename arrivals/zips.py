@@ -22,6 +22,7 @@ from lsst.daf.butler import Butler, DatasetRef
 from lsst.daf.butler.datastore import DatasetRefURIs
 from lsst.daf.butler.datastores.file_datastore.retrieve_artifacts import ZipIndex
 from lsst.daf.butler.registry import ConflictingDefinitionError
+from lsst.pipe.base import Instrument
 from lsst.resources import ResourcePath
 
 from arrivals.dimensions import dimension_key
@@ -29,6 +30,7 @@ from arrivals.exposures import KnownExposures
 from arrivals.files import HEAD_BYTES, transfer_mode
 from arrivals.outcomes import AlreadyThere
 from arrivals.raws import HeaderReader, IngestedRaw, Observation
+from arrivals.tracing import raw_dataset_type
 from resources.errors import Rejected, Waiting
 
 
@@ -40,7 +42,7 @@ class ZipMember:
     path: str
 
     @property
-    def is_raw(self) -> bool:
+    def is_of_a_detector(self) -> bool:
         """Whether it is of one detector of one exposure."""
         return {"exposure", "detector"} <= self.ref.dimensions.required
 
@@ -83,7 +85,7 @@ def read_members(butler: Butler, file: ResourcePath) -> list[ZipMember]:
 
 
 def ingest_zip(
-    butler: Butler, file: ResourcePath, members: Sequence[ZipMember], instrument: str, known: KnownExposures
+    butler: Butler, file: ResourcePath, members: Sequence[ZipMember], instrument: Instrument, known: KnownExposures
 ) -> list[IngestedRaw]:
     """Ingest a zip that ``Butler.retrieve_artifacts_zip`` made, whole or not at all; a second call changes nothing.
 
@@ -96,7 +98,7 @@ def ingest_zip(
     members
         What is in it (`read_members`).
     instrument
-        Name of the site's instrument.
+        The site's.
     known
         The exposures that the Butler knows.
 
@@ -114,12 +116,14 @@ def ingest_zip(
     arrivals.outcomes.AlreadyThere
         All of it is in the Butler from other files.
     """
+    name: str = instrument.getName()
+    as_raws = raw_dataset_type(instrument), instrument.makeDefaultRawIngestRunName()
     for member in members:
-        _check(member, instrument, known.detectors)
+        _check(member, name, *as_raws, known.detectors)
     exposures = known.look_up({member.exposure for member in members})
     for member in members:
         if member.exposure not in exposures:
-            key = dimension_key({"instrument": instrument, "exposure": member.exposure})
+            key = dimension_key({"instrument": name, "exposure": member.exposure})
             raise Waiting("waits for its dimensions", key)
     # The Butler's own root needs no transfer, which its signature forbids and its datastore expects.
     transfer = cast(str, transfer_mode(butler, [file]))
@@ -188,11 +192,13 @@ def _compare_with(there: Collection[DatasetRefURIs], file: ResourcePath, count: 
         raise AlreadyThere(f"the Butler has these datasets from other files, such as {others[0]}", str(file))
 
 
-def _check(member: ZipMember, instrument: str, detectors: Collection[int]) -> None:
+def _check(member: ZipMember, instrument: str, dataset_type: str, run: str, detectors: Collection[int]) -> None:
     ref = member.ref
-    if not member.is_raw:
+    if ref.datasetType.name != dataset_type or not member.is_of_a_detector:
         raise Rejected(f"holds {ref.datasetType.name}, which is no raw", f"zip with {ref.id}")
     if ref.dataId["instrument"] != instrument:
         raise Rejected(f"holds raws of {ref.dataId['instrument']}, but this site takes {instrument}", f"{ref.dataId}")
+    if ref.run != run:
+        raise Rejected(f"holds raws of the run {ref.run}, but those of {instrument} belong in {run}", f"{ref.dataId}")
     if member.detector not in detectors:
         raise Rejected(f"{instrument} has no detector {member.detector}", f"{ref.dataId}")

@@ -210,8 +210,10 @@ def test_a_file_that_is_missing_beside_others_does_not_pass_for_a_lost_mount(del
         ({'"SimCam"': '"LATISS"'}, "holds raws of LATISS, but this site takes SimCam"),
         ({'"detector":1,': '"detector":77,', '"SimCam",1,': '"SimCam",77,'}, "SimCam has no detector 77"),
         ({'"detector":1,': '"detector":77,'}, "is no Butler zip: No dimension record for element 'detector'"),
+        ({'"raw"': '"post_isr_image"'}, "holds post_isr_image, which is no raw"),
+        ({"SimCam/raw/all": "u/me"}, "holds raws of the run u/me, but those of SimCam belong in SimCam/raw/all"),
     ],
-    ids=["another instrument", "no such detector", "records of other detectors"],
+    ids=["another instrument", "no such detector", "records of other detectors", "another dataset type", "another run"],
 )
 def test_a_zip_of_what_the_site_does_not_have_is_refused_whole(delivery, tmp_path, repository, changes, reason):
     folder = tmp_path / "rucio"
