@@ -9,12 +9,12 @@ from __future__ import annotations
 from datetime import datetime
 from types import MappingProxyType
 
-from sqlalchemy import ColumnElement, Connection, case, func, select
+from sqlalchemy import ColumnElement, Connection, func, select
 
 from arrivals.announcement import Kind
 from arrivals.records import DayObsSummary, ExposureRows
 from arrivals.states import State
-from arrivals.tables import MESSAGES, is_due, is_of
+from arrivals.tables import MESSAGES, due_since, is_due, is_of
 
 
 def day_obs_summaries(
@@ -37,7 +37,6 @@ def day_obs_summaries(
         By day_obs; the key none holds what belongs to no day_obs.
     """
     time, due = MESSAGES.c.received_at.type, is_due(now)
-    due_at = case((MESSAGES.c.state == State.WAITING, MESSAGES.c.retry_at), else_=MESSAGES.c.received_at)
     counted = (
         MESSAGES.c.day_obs,
         MESSAGES.c.state,
@@ -46,7 +45,7 @@ def day_obs_summaries(
         func.coalesce(func.sum(MESSAGES.c.bytes), 0),
         func.max(MESSAGES.c.received_at, type_=time),
         func.max(MESSAGES.c.id),
-        func.min(due_at, type_=time).filter(due),
+        func.min(due_since(), type_=time).filter(due),
     )
     summaries: dict[int | None, DayObsSummary] = {}
     query = select(*counted).where(rows).group_by(MESSAGES.c.day_obs, MESSAGES.c.state)

@@ -25,7 +25,7 @@ QUARANTINE = "quarantine"
 
 FINDINGS: Mapping[str, str] = {
     KAFKA_LAG: "Messages that are in Kafka and not yet in the ledger.",
-    INGEST_DELAY: "Since when the oldest message that nobody has tried to ingest is in the ledger.",
+    INGEST_DELAY: "Since when the oldest message that is to be ingested now has been due.",
     OLDEST_WAITING: "Since when the oldest message that waits for something is in the ledger.",
     QUARANTINE: "Messages that can't become datasets, and that nobody has looked after.",
 }
@@ -58,8 +58,8 @@ class Observation:
         return sum(count.rows for count in self.states if count.state is state)
 
     def oldest_s(self, state: State) -> float | None:
-        """Seconds since the oldest message in a state came; none if there is none."""
-        times = [count.first_received_at for count in self.states if count.state is state]
+        """Seconds since the oldest message in a state came, or has been to be ingested; none if there is none."""
+        times = [count.oldest_at for count in self.states if count.state is state]
         return (self.now - min(times)).total_seconds() if times else None
 
     @property
@@ -151,7 +151,8 @@ def judge(seen: Observation, settings: ArrivalSettings) -> list[Finding]:
             INGEST_DELAY,
             seen.oldest_s(State.RECEIVED),
             settings.max_ingest_delay_s,
-            "that nobody has tried to ingest",
+            "to be ingested",
+            "came, was woken or replayed",
             "is the arrivals sensor (or drp ingestd) running, and its last tick or line of log good?",
         ),
         _age(
@@ -159,6 +160,7 @@ def judge(seen: Observation, settings: ArrivalSettings) -> list[Finding]:
             seen.oldest_s(State.WAITING),
             settings.max_waiting_s,
             "that waits",
+            "came",
             "see drp ingest waiting; what it waits for may have to be sent again",
         ),
         _quarantine(seen.rows(State.QUARANTINED), settings.max_quarantined),
@@ -195,10 +197,10 @@ def _kafka_lag(seen: Observation, limit: int) -> Finding:
     return Finding(KAFKA_LAG, lag <= limit, lag, limit, "messages", said)
 
 
-def _age(name: str, age_s: float | None, limit_s: float, what: str, mend: str) -> Finding:
+def _age(name: str, age_s: float | None, limit_s: float, what: str, since: str, mend: str) -> Finding:
     if age_s is None:
         return Finding(name, True, 0.0, limit_s, "s", f"there is no message {what}")
-    said = f"the oldest message {what} came {duration(age_s)} ago"
+    said = f"the oldest message {what} {since} {duration(age_s)} ago"
     if age_s > limit_s:
         said += f" (limit {duration(limit_s)}); {mend}"
     return Finding(name, age_s <= limit_s, age_s, limit_s, "s", said)

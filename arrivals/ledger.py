@@ -179,26 +179,28 @@ class Ledger:
         with self._writing() as connection:
             return settle(connection, settlements, now or datetime.now(UTC))
 
-    def wake(self, arrived: Collection[str]) -> int:
+    def wake(self, arrived: Collection[str], *, now: datetime | None = None) -> int:
         """Have everything that waits for one of these (`Settlement.waits_for`) tried again; returns how many rows."""
+        now = now or datetime.now(UTC)
         woken = 0
         with self._writing() as connection:
             for some in batched(sorted(set(arrived)), _KEYS_A_STATEMENT):
                 statement = (
                     update(MESSAGES)
                     .where(in_states(State.WAITING), MESSAGES.c.waits_for.in_(some))
-                    .values(state=State.RECEIVED, waits_for=None, retry_at=None)
+                    .values(state=State.RECEIVED, waits_for=None, retry_at=now)
                 )
                 woken += connection.execute(statement).rowcount
         return woken
 
-    def replay(self, row_ids: Collection[int]) -> int:
+    def replay(self, row_ids: Collection[int], *, now: datetime | None = None) -> int:
         """Have quarantined rows that were once understood tried again from the start; returns how many rows."""
+        now = now or datetime.now(UTC)
         with self._writing() as connection:
             statement = (
                 update(MESSAGES)
                 .where(MESSAGES.c.id.in_(row_ids), MESSAGES.c.state == State.QUARANTINED, MESSAGES.c.kind.is_not(None))
-                .values(state=State.RECEIVED, reason="", attempts=0, settled_at=None)
+                .values(state=State.RECEIVED, reason="", attempts=0, settled_at=None, retry_at=now)
             )
             return int(connection.execute(statement).rowcount)
 

@@ -179,12 +179,12 @@ def _of_states(seen: Observation) -> Iterator[Metric]:
     yield rows
     yield size
     for state, name, what in (
-        (State.WAITING, "waiting", "that waits for something"),
-        (State.RECEIVED, "received", "whose ingest nobody has tried"),
+        (State.WAITING, "waiting", "that waits for something is here"),
+        (State.RECEIVED, "received", "to be ingested is due"),
     ):
         yield GaugeMetricFamily(
             f"drp_arrivals_oldest_{name}_age_seconds",
-            f"Since when the oldest message {what} is here; 0 if there is none.",
+            f"Since when the oldest message {what}; 0 if there is none.",
             value=seen.oldest_s(state) or 0.0,
         )
     last = seen.last_received_at

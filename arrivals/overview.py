@@ -19,7 +19,7 @@ from arrivals.announcement import Kind
 from arrivals.causes import cause_of, matches, surest_fragment
 from arrivals.ledger import Ledger
 from arrivals.states import State
-from arrivals.tables import EVENTS, MESSAGES, OFFSETS, in_states, is_of
+from arrivals.tables import EVENTS, MESSAGES, OFFSETS, due_since, in_states, is_of
 from resources.databases import database_trouble
 
 MOST_LATENCIES = 100_000
@@ -84,15 +84,15 @@ class StateCount:
         None: it couldn't be understood.
     state, rows, bytes
         Where they stand, how many, and the announced size of their files.
-    first_received_at, last_received_at
-        When the oldest and the newest of them came.
+    oldest_at, last_received_at
+        When the oldest and the newest of them came; of those to be ingested, since when the oldest has been due.
     """
 
     kind: Kind | None
     state: State
     rows: int
     bytes: int
-    first_received_at: datetime
+    oldest_at: datetime
     last_received_at: datetime
 
 
@@ -197,20 +197,21 @@ class Overview:
     def states(self) -> list[StateCount]:
         """Messages by kind and state."""
         received_at = MESSAGES.c.received_at
+        oldest_at = case((MESSAGES.c.state == State.RECEIVED, due_since()), else_=received_at)
         found = self._all(
             select(
                 MESSAGES.c.kind,
                 MESSAGES.c.state,
                 func.count(),
                 func.coalesce(func.sum(MESSAGES.c.bytes), 0),
-                func.min(received_at, type_=received_at.type),
+                func.min(oldest_at, type_=received_at.type),
                 func.max(received_at, type_=received_at.type),
             ).group_by(MESSAGES.c.kind, MESSAGES.c.state)
         )
         return sorted(
             (
-                StateCount(_kind(kind), State(state), rows, int(size), first, last)
-                for kind, state, rows, size, first, last in found
+                StateCount(_kind(kind), State(state), rows, int(size), oldest, last)
+                for kind, state, rows, size, oldest, last in found
             ),
             key=lambda count: (str(count.kind), count.state),
         )

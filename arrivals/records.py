@@ -133,8 +133,8 @@ class LedgerRow:
     scope, name, url, bytes, adler32, day_obs, exposure, detector, sidecar
         As announced; the sidecar as JSON.
     state, reason, waits_for, retry_at, attempts
-        Where it stands, why, what would wake it, when it is tried again, how often it was tried since it last waited
-        for something that could wake it.
+        Where it stands, why, what would wake it, when it is tried again (or was woken or replayed, since which it is
+        due), how often it was tried since it last waited for something that could wake it.
     received_at, settled_at, excerpt
         When it came, when its state last changed, the beginning of a message that couldn't be understood.
     """
@@ -169,6 +169,12 @@ class LedgerRow:
     def did(self) -> str:
         """The DID as Rucio writes it."""
         return f"{self.scope}:{self.name}"
+
+    @property
+    def since(self) -> datetime:
+        """Since when it has been in its state."""
+        woken_at = self.retry_at if self.state is State.RECEIVED else None
+        return woken_at or self.settled_at or self.received_at
 
     @classmethod
     def from_values(cls, values: Iterable[Any]) -> Self:
@@ -227,7 +233,8 @@ class DayObsSummary:
     last_received_at, newest_row
         When the last message came, and its row.
     oldest_due_at
-        Since when the first of the due rows has been due, if any is: since it came, or since it may be tried again.
+        Since when the first of the due rows has been due, if any is: since it came, was woken or replayed, or may be
+        tried again.
     """
 
     day_obs: int | None

@@ -129,7 +129,8 @@ MESSAGES = Table(
 )
 """One row a message that announces a file, or that couldn't be understood.
 
-``id`` begins with the month (`arrivals.months`), in the order in which rows became visible.
+``id`` begins with the month (`arrivals.months`), in the order in which rows became visible. ``retry_at`` is when a
+waiting row is tried again, and when a received one was woken or replayed, if it was.
 """
 
 RETIRED = Table(
@@ -219,6 +220,11 @@ def is_due(now: datetime) -> ColumnElement[bool]:
         MESSAGES.c.state == State.RECEIVED,
         and_(MESSAGES.c.state == State.WAITING, MESSAGES.c.retry_at <= now),
     )
+
+
+def due_since() -> ColumnElement[datetime]:
+    """Since when a row that is received or waits is for the platform to do something about; ahead of us if it isn't."""
+    return func.coalesce(MESSAGES.c.retry_at, MESSAGES.c.received_at, type_=MESSAGES.c.received_at.type)
 
 
 def _prepare_sqlite(connection: Any, record: object) -> None:

@@ -227,7 +227,7 @@ def story(row: LedgerRow, times: TransferTimes, datasets: Sequence[str], now: da
         )
         if time is not None
     )
-    state = f"{row.state} since {clock(row.settled_at or row.received_at)}, {counted(row.attempts, 'attempt')}"
+    state = f"{row.state} since {clock(row.since)}, {counted(row.attempts, 'attempt')}"
     if row.retry_at:
         state += f", tried again {'now' if row.retry_at <= now else ago(row.retry_at, now)}"
     known = size(row.bytes) if row.bytes is not None else "size unknown"

@@ -83,7 +83,7 @@ class ArrivalSettings(Document):
         100_000, description="more messages still in Kafka than this are an operator's business"
     )
     max_ingest_delay_s: Annotated[float, Field(gt=0)] = Field(
-        900.0, description="so long may a message be in the ledger before its ingest is tried"
+        900.0, description="so long may a message be due before its ingest is tried"
     )
     max_waiting_s: Annotated[float, Field(gt=0)] = Field(
         6 * 3600.0, description="so long may a message wait for dimensions, or for trouble to pass"

@@ -111,6 +111,26 @@ def test_counts_tell_the_oldest_of_each_state(ledger, overview):
     assert seen.last_received_at == NOW
 
 
+def test_what_was_woken_or_replayed_is_due_since_then_and_not_since_it_came(ledger, overview):
+    receive(ledger, raws(3), now=NOW - timedelta(hours=5))
+    first, second, third = ledger.find()
+    ledger.settle(
+        [
+            Settlement(first.row_id, State.WAITING, "dimensions", waits_for="x", retry_at=NOW),
+            Settlement(second.row_id, State.QUARANTINED, "no"),
+            Settlement(third.row_id, State.WAITING, "dimensions", waits_for="y", retry_at=NOW),
+        ]
+    )
+    ledger.replay([second.row_id], now=NOW - timedelta(minutes=2))
+    ledger.wake(["x"], now=NOW - timedelta(minutes=3))
+
+    seen = Observation(NOW, overview.states(), {})
+
+    assert (seen.oldest_s(State.RECEIVED), seen.oldest_s(State.WAITING)) == (180.0, 5 * 3600.0)
+    assert ledger.by_day_obs(now=NOW)[20250113].oldest_due_at == NOW - timedelta(minutes=3)
+    assert [row.since for row in ledger.find()[:2]] == [NOW - timedelta(minutes=3), NOW - timedelta(minutes=2)]
+
+
 def test_pace_tells_how_long_messages_took(ledger, overview):
     receive(ledger, raws(20))
     settle(ledger, State.INGESTED, after_s=10.0, which=slice(0, 18))
