@@ -50,6 +50,7 @@ from arrivals.raws import HeaderRawIngest, HeaderReader, IngestedRaw, RawFile, R
 from arrivals.records import LedgerRow
 from arrivals.repetitions import Content, content_of, differ, repetition_of
 from arrivals.states import State
+from arrivals.tracing import removed
 from arrivals.visits import OneToOneVisits, VisitConflict, VisitDefinition
 from arrivals.zips import ZipMember, ingest_zip, member_observations, read_members
 from resources.errors import Rejected, Retriable
@@ -190,6 +191,7 @@ class _Ingest:
     ) -> list[Outcome]:
         """Tell repeated announcements, and ingest the files that are as announced."""
         before = {**self._ledger.ingested_contents({(row.scope, row.name) for row in rows}), **self._being_settled}
+        gone = self._removed(rows, before)
         outcomes: list[Outcome] = []
         candidates: list[Candidate] = []
         firsts: dict[str, LedgerRow] = {}
@@ -198,7 +200,7 @@ class _Ingest:
         for row, found in zip(rows, examined, strict=True):
             content = before.get((row.scope, row.name))
             first = firsts.get(row.did)
-            if content is not None:
+            if content is not None and row.row_id not in gone:
                 outcomes.append(repetition_of(row, content))
             elif first is not None:
                 if row.url != first.url or differ(content_of(first), content_of(row)):
@@ -221,6 +223,12 @@ class _Ingest:
         if others:
             outcomes += self._each_file_once([row for row, _ in others], [found for _, found in others], ingest)
         return outcomes
+
+    def _removed(self, rows: Sequence[LedgerRow], before: Mapping[tuple[str, str], Content]) -> Collection[int]:
+        """Rows that would be duplicates, were their datasets not removed from the Butler since: those come in anew."""
+        known = ((row, before.get((row.scope, row.name))) for row in rows)
+        repeated = [row for row, content in known if content is not None and not differ(content, content_of(row))]
+        return removed(self._butler, self._instrument, repeated) if repeated else ()
 
     def _each_by_itself_if_need_be(
         self, candidates: Sequence[Candidate], ingest: Callable[[Sequence[Candidate]], Iterable[Outcome]]

@@ -1,17 +1,18 @@
-"""What became of one message in the Butler: the datasets that are there because of it.
+"""What became of messages in the Butler: the datasets that are there because of them, or are there no more.
 
-Belongs here: looking up a row's datasets. Doesn't: the row itself (`arrivals.ledger`), or printing (`commands`).
+Belongs here: looking up rows' datasets. Doesn't: the rows themselves (`arrivals.ledger`), or printing (`commands`).
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Collection
+from typing import Any, cast
 from uuid import UUID
 
 from lsst.daf.butler import Butler, DatasetRef, MissingCollectionError, MissingDatasetTypeError
 from lsst.pipe.base import Instrument
 
-from arrivals.announcement import Kind
+from arrivals.announcement import Kind, Sidecar
 from arrivals.instruments import site_instrument
 from arrivals.message import parse_sidecar
 from arrivals.records import LedgerRow
@@ -55,6 +56,52 @@ def datasets_of(butler: Butler, settings: ArrivalSettings, row: LedgerRow) -> li
     except (MissingDatasetTypeError, MissingCollectionError):
         return []
     return sorted(refs, key=lambda ref: ref.dataId["detector"])
+
+
+def removed(butler: Butler, instrument: Instrument, rows: Collection[LedgerRow]) -> frozenset[int]:
+    """Of messages whose files were ingested before, those whose datasets aren't in the Butler any more.
+
+    What has a sidecar is looked up by its dataset's id; zips and other raws by their exposure, of which nothing may be
+    left. Dimension records, and what tells neither, are believed to be there.
+
+    Parameters
+    ----------
+    butler, instrument
+        The site's.
+    rows
+        Looked up with one query for all that have sidecars, and one for all others.
+
+    Returns
+    -------
+    row_ids
+        The rows'.
+    """
+    ids = {row.row_id: UUID(Sidecar.from_json(row.sidecar).dataset_id) for row in rows if row.sidecar}
+    exposures = {
+        row.row_id: row.exposure
+        for row in rows
+        if row.row_id not in ids and row.kind in {Kind.RAW, Kind.ZIP} and row.exposure is not None
+    }
+    present = {ref.id for ref in butler.get_many_datasets(set(ids.values()))} if ids else set()
+    kept = _with_raws(butler, instrument, set(exposures.values())) if exposures else set()
+    return frozenset(
+        [
+            *(row_id for row_id, dataset_id in ids.items() if dataset_id not in present),
+            *(row_id for row_id, exposure in exposures.items() if exposure not in kept),
+        ]
+    )
+
+
+def _with_raws(butler: Butler, instrument: Instrument, exposures: Collection[int]) -> set[int]:
+    """Those exposures of which the Butler has raws."""
+    try:
+        with butler.query() as query:
+            of_run = query.join_dataset_search(
+                raw_dataset_type(instrument), instrument.makeDefaultRawIngestRunName()
+            ).where(query.expression_factory.exposure.in_iterable(exposures), instrument=instrument.getName())
+            return {cast(int, data_id["exposure"]) for data_id in of_run.data_ids(["exposure"])}
+    except (MissingDatasetTypeError, MissingCollectionError):
+        return set()
 
 
 def raw_dataset_type(instrument: Instrument) -> str:

@@ -48,6 +48,27 @@ def correction(delivery):
     return make
 
 
+def test_what_was_removed_from_the_butler_and_is_delivered_again_is_ingested_again(site, delivery):
+    product = of_kind(delivery, FileKind.PRODUCT)[0]
+    raw, zipped = of_kind(delivery, FileKind.RAW)[0], of_kind(delivery, FileKind.ZIP)[0]
+    site.receive(announced(delivery.files))
+    site.ingest()
+    before = site.count("raw")
+    site.remove_raws(exposure=site.row(raw).exposure, detector=site.row(raw).detector)
+    site.remove_raws(exposure=site.row(zipped).exposure)
+    site.butler.pruneDatasets(
+        [site.butler.get_dataset(json.loads(product.sidecar)["id"])], disassociate=True, unstore=True, purge=True
+    )
+
+    site.receive(announced(delivery.files))
+    report = site.ingest()
+
+    again = {raw.name, zipped.name, product.name}
+    assert {row.name for row in site.ledger.find(state=State.INGESTED)[len(delivery.files) :]} == again
+    assert report.count(State.DUPLICATE) == len(delivery.files) - 3
+    assert site.count("raw") == before
+
+
 @pytest.mark.parametrize("order", [(3, 4, 0), (4, 3, 0), (0, 4, 3)])
 def test_the_latest_correction_holds_in_whatever_order_they_come(site, delivery, correction, order):
     original = of_kind(delivery, FileKind.DIMENSIONS)[0]
