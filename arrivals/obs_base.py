@@ -6,20 +6,21 @@ Belongs here: ``RawIngestTask`` and ``DefineVisitsTask`` behind `arrivals.raws.R
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from importlib import import_module
 from types import ModuleType
 from typing import Any, cast
 
-from lsst.daf.butler import Butler, FileDataset
+from lsst.daf.butler import Butler, DataCoordinate, FileDataset
 from lsst.pipe.base import Instrument
 from lsst.resources import ResourcePath
 
 from arrivals.exposures import KnownExposures
 from arrivals.outcomes import ingest_in_bulk, is_database_trouble
-from arrivals.raws import IngestedRaw, RawFile
+from arrivals.raws import IngestedRaw, RawFile, contradiction, foreign, unreadable
+from arrivals.tracing import raw_dataset_type
 from arrivals.visits import DefinedVisits, VisitConflict
-from resources.errors import Rejected, SiteFault
+from resources.errors import OperatorError, Rejected, SiteFault
 
 
 def obs_base() -> ModuleType:
@@ -57,12 +58,13 @@ class ObsBaseRawIngest:
         task_class = obs_base().RawIngestTask
         config = task_class.ConfigClass()
         config.transfer = "direct"
-        self._butler = butler
-        self._instrument = instrument
         self._known = known
+        self._name: str = instrument.getName()
+        self._type_and_run = raw_dataset_type(instrument), instrument.makeDefaultRawIngestRunName()
+        self._announced: dict[ResourcePath, RawFile] = {}
         self._ingested: dict[ResourcePath, FileDataset] = {}
         self._errors: dict[ResourcePath, Exception] = {}
-        self._task = task_class(
+        self._task = _refusing(task_class, self._is_refused)(
             config=config,
             butler=butler,
             on_success=self._on_success,
@@ -72,11 +74,36 @@ class ObsBaseRawIngest:
 
     def ingest(self, raws: Sequence[RawFile]) -> list[IngestedRaw | Exception]:
         """Ingest a batch; see `arrivals.raws.RawIngest`."""
-        self._attempt(raws)
-        results = [self._result(raw) for raw in raws]
+        refused = {**self._misnamed(raws), **foreign(raws, self._name)}
+        asked = [raw for index, raw in enumerate(raws) if index not in refused]
+        self._announced = {raw.file: raw for raw in asked}
+        if asked:
+            self._attempt(asked)
+        results = [refused.get(index) or self._result(raw) for index, raw in enumerate(raws)]
         self._ingested.clear()
         self._errors.clear()
         return results
+
+    def _misnamed(self, raws: Sequence[RawFile]) -> dict[int, Rejected]:
+        """Those raws whose sidecars name another dataset type or run than the task would give them."""
+        named = {i: (raw.sidecar.dataset_type, raw.sidecar.run) for i, raw in enumerate(raws) if raw.sidecar}
+        return {
+            index: Rejected(
+                "was announced as {} of run {}, but a raw of {} is {} of run {}".format(
+                    *announced, self._name, *self._type_and_run
+                ),
+                "rubin_sidecar",
+            )
+            for index, announced in named.items()
+            if announced != self._type_and_run
+        }
+
+    def _is_refused(self, file: ResourcePath, data_id: DataCoordinate) -> bool:
+        """Whether a file's header contradicts its message, which is noted then."""
+        exposure, detector = cast(int, data_id["exposure"]), cast(int, data_id["detector"])
+        if (error := contradiction(self._announced[file], exposure, detector)) is not None:
+            self._errors[file] = error
+        return error is not None
 
     def _attempt(self, raws: Sequence[RawFile]) -> None:
         """Run the task; exposures that it fails whole are halved until the bad files stand alone."""
@@ -125,17 +152,29 @@ class ObsBaseRawIngest:
             self._ingested[ResourcePath(dataset.path)] = dataset
 
     def _on_metadata_failure(self, file: ResourcePath, error: Exception) -> None:
-        cause = Rejected(f"the header can't be read: {' '.join(str(error).split())}", str(file))
-        self._errors[ResourcePath(file)] = cause
+        self._errors[file] = error if isinstance(error, OperatorError) else unreadable(file, error)
 
     def _on_ingest_failure(self, exposure: Any, error: Exception) -> None:
         for file in exposure.files:
             self._errors[ResourcePath(file.filename)] = error
 
 
+def _refusing(task_class: type[Any], is_refused: Callable[[ResourcePath, DataCoordinate], bool]) -> type[Any]:
+    """Make a ``RawIngestTask`` that takes the headers of refused files for ones that can't be read."""
+
+    class RefusingRawIngestTask(task_class):
+        def extractMetadata(self, filename: ResourcePath) -> Any:
+            found = super().extractMetadata(filename)
+            if any(is_refused(filename, dataset.dataId) for dataset in found.datasets):
+                found.datasets, found.instrument = [], None
+            return found
+
+    return RefusingRawIngestTask
+
+
 def _is_shared_blame(error: Exception | None) -> bool:
-    """Whether an error may be another file's: not if a header was bad, nor if the database was away."""
-    return error is not None and not isinstance(error, Rejected) and not is_database_trouble(error)
+    """Whether an error may be another file's: not if a header was the trouble, nor if the database was away."""
+    return error is not None and not isinstance(error, OperatorError) and not is_database_trouble(error)
 
 
 class ObsBaseVisits:

@@ -111,6 +111,33 @@ def header_reader(instrument: Instrument) -> HeaderReader:
     return candidate
 
 
+def foreign(raws: Sequence[RawFile], instrument: str) -> dict[int, Rejected]:
+    """Those raws, by their index, whose sidecars name another instrument than the site's."""
+    named = {i: dict(raw.sidecar.data_id).get("instrument", instrument) for i, raw in enumerate(raws) if raw.sidecar}
+    return {
+        index: Rejected(f"is of {name}, but this site takes {instrument}", "rubin_sidecar")
+        for index, name in named.items()
+        if name != instrument
+    }
+
+
+def contradiction(raw: RawFile, exposure: int, detector: int) -> Rejected | None:
+    """How the header, which says these, contradicts what was announced."""
+    for dimension, value in (("exposure", exposure), ("detector", detector)):
+        told = None if raw.sidecar is None else raw.sidecar.number(dimension)
+        if told not in {None, value}:
+            return Rejected(f"the header says {dimension} {value}, the message {told}", str(raw.file))
+    return None
+
+
+def unreadable(file: ResourcePath, error: Exception) -> Rejected | Retriable:
+    """What becomes of a file whose header can't be read for this error."""
+    why = " ".join(str(error).split()) or type(error).__name__
+    if is_retriable(error):
+        return Retriable(f"can't be read now: {why}", str(file))
+    return Rejected(f"the header can't be read: {why}", str(file))
+
+
 class HeaderRawIngest:
     """Raw ingest that needs no more than the header and what the instrument offers (`HeaderReader`).
 
@@ -149,7 +176,7 @@ class HeaderRawIngest:
 
     def ingest(self, raws: Sequence[RawFile]) -> list[IngestedRaw | Exception]:
         """Ingest a batch of files of any mix of exposures; see `RawIngest`."""
-        known: dict[int, IngestedRaw | Rejected] = {**self._told(raws), **self._foreign(raws)}
+        known: dict[int, IngestedRaw | Rejected] = {**self._told(raws), **foreign(raws, self._name)}
         results: list[IngestedRaw | Exception] = [
             known[index] if index in known else self._read(raw) for index, raw in enumerate(raws)
         ]
@@ -167,17 +194,6 @@ class HeaderRawIngest:
         for position, cause in ingest_files(self._butler, list(datasets.values())).items():
             results[indexes[position]] = cause
         return results
-
-    def _foreign(self, raws: Sequence[RawFile]) -> dict[int, Rejected]:
-        """Those raws whose sidecars name another instrument."""
-        named = {
-            i: dict(raw.sidecar.data_id).get("instrument", self._name) for i, raw in enumerate(raws) if raw.sidecar
-        }
-        return {
-            index: Rejected(f"is of {name}, but this site takes {self._name}", "rubin_sidecar")
-            for index, name in named.items()
-            if name != self._name
-        }
 
     def _told(self, raws: Sequence[RawFile]) -> dict[int, IngestedRaw]:
         """Those raws of which the sidecar and the Butler's records tell everything that is needed."""
@@ -205,19 +221,8 @@ class HeaderRawIngest:
         except OperatorError as error:
             return error
         except Exception as error:  # the file is not ours: whatever it does to its reader is its own trouble
-            why = " ".join(str(error).split()) or type(error).__name__
-            if is_retriable(error):
-                return Retriable(f"can't be read now: {why}", str(raw.file))
-            return Rejected(f"the header can't be read: {why}", str(raw.file))
-        announced = raw.sidecar
-        if announced is None:
-            return read
-        for dimension, value in (("exposure", read.exposure), ("detector", read.detector)):
-            if announced.number(dimension) not in {None, value}:
-                return Rejected(
-                    f"the header says {dimension} {value}, the message {announced.number(dimension)}", str(raw.file)
-                )
-        return read
+            return unreadable(raw.file, error)
+        return contradiction(raw, read.exposure, read.detector) or read
 
     def _identify(self, observation: Observation, where: str) -> IngestedRaw:
         info = observation.info

@@ -1,6 +1,8 @@
 """At a site with obs_base its own tasks do the work, behind the same interface."""
 
+import errno
 import sys
+from dataclasses import dataclass, replace
 from types import ModuleType, SimpleNamespace
 
 import pytest
@@ -8,14 +10,28 @@ from lsst.daf.butler import DataCoordinate, DatasetRef, DatasetType, FileDataset
 from lsst.daf.butler.registry import ConflictingDefinitionError
 from lsst.resources import ResourcePath
 
+from arrivals.announcement import Sidecar
 from arrivals.exposures import KnownExposures, exposure_records
 from arrivals.files import Arrived
+from arrivals.message import parse_sidecar
 from arrivals.obs_base import ObsBaseRawIngest, ObsBaseVisits, obs_base
 from arrivals.raws import IngestedRaw, RawFile
 from drp_tasks.instrument import SimCam
-from resources.errors import Rejected, SiteFault
+from resources.errors import Rejected, Retriable, SiteFault
 from simulator.messages import FileKind
 from tests.arrivals.delivered import of_kind
+
+TROUBLES = {"unreadable": ValueError("no header"), "troubled disk": OSError(errno.EIO, "Input/output error")}
+"""What the task meets where it reads a header, by a word in the file's name."""
+
+
+@dataclass
+class StandInRawFileData:
+    """What of ``lsst.obs.base.ingest.RawFileData`` is looked at here."""
+
+    datasets: list[SimpleNamespace]
+    filename: ResourcePath
+    instrument: SimCam | None
 
 
 class StandInRawIngestTask:
@@ -32,13 +48,9 @@ class StandInRawIngestTask:
 
     def run(self, files, *, group_files, skip_existing_exposures):
         self.calls.append(len(files))
-        readable, failed = [], False
-        for file in files:
-            if "unreadable" in file.basename():
-                self.on_metadata_failure(file, ValueError("no header"))
-                failed = True
-            else:
-                readable.append(file)
+        found = [self.extractMetadata(file) for file in files]
+        readable = [each.filename for each in found if each.datasets]
+        failed = len(readable) < len(found)
         if any("clash" in file.basename() for file in readable):
             exposure = SimpleNamespace(files=[SimpleNamespace(filename=file) for file in readable])
             self.on_ingest_failure(exposure, ConflictingDefinitionError("clash"))
@@ -47,6 +59,15 @@ class StandInRawIngestTask:
             self.on_success([self._ingest(file) for file in readable if "existing" not in file.basename()])
         if failed:
             raise RuntimeError("Some failures encountered during ingestion")
+
+    def extractMetadata(self, filename):
+        for word, error in TROUBLES.items():
+            if word in filename.basename():
+                self.on_metadata_failure(filename, error)
+                return StandInRawFileData([], filename, None)
+        info = SimCam().read_observation(filename).info
+        data_id = {"exposure": info.exposure_id, "detector": info.detector_num}
+        return StandInRawFileData([SimpleNamespace(dataId=data_id)], filename, SimCam())
 
     def _ingest(self, file):
         info = SimCam().read_observation(file).info
@@ -91,10 +112,10 @@ def stack(monkeypatch):
 def raws(delivery, tmp_path):
     """Files named for what the task is to do with them, all of one exposure."""
 
-    def named(name: str, detector: int = 0) -> RawFile:
+    def named(name: str, detector: int = 0, sidecar: Sidecar | None = None) -> RawFile:
         path = tmp_path / f"{name}.fits"
         path.write_bytes(delivery.path(of_kind(delivery, FileKind.RAW)[detector]).read_bytes())
-        return RawFile(Arrived(ResourcePath(path)))
+        return RawFile(Arrived(ResourcePath(path)), sidecar)
 
     return named
 
@@ -121,6 +142,40 @@ def test_a_bad_raw_does_not_hold_up_the_others_of_its_exposure(site, stack, raws
     assert isinstance(unreadable, Rejected)
     assert isinstance(clash, ConflictingDefinitionError)
     assert "neither ingested nor refused" in str(existing)
+
+
+def test_a_header_that_a_troubled_disk_withholds_is_read_later_and_its_neighbour_goes_in(site, stack, raws):
+    ingest = ObsBaseRawIngest(site.butler, SimCam(), KnownExposures(site.butler, "SimCam"))
+
+    good, troubled = ingest.ingest([raws("good"), raws("on a troubled disk", 1)])
+
+    assert isinstance(good, IngestedRaw)
+    assert isinstance(troubled, Retriable)
+    assert "Input/output error" in str(troubled)
+    assert ingest._task.calls == [2]
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"data_id": (("instrument", "LATISS"),)}, "is of LATISS, but this site takes SimCam"),
+        ({"data_id": (("detector", 5),)}, "the header says detector 1, the message 5"),
+        ({"data_id": (("exposure", 7),)}, "the header says exposure 2026110200001, the message 7"),
+        ({"run": "u/me"}, "announced as raw of run u/me, but a raw of SimCam is raw of run SimCam/raw/all"),
+        ({"dataset_type": "guider_raw"}, "announced as guider_raw of run SimCam/raw/all"),
+    ],
+    ids=["another instrument", "another detector", "another exposure", "another run", "another dataset type"],
+)
+def test_a_raw_that_its_message_calls_something_else_is_not_ingested(site, delivery, stack, raws, changes, reason):
+    first, second = (parse_sidecar(file.sidecar) for file in of_kind(delivery, FileKind.RAW))
+    ingest = ObsBaseRawIngest(site.butler, SimCam(), KnownExposures(site.butler, "SimCam"))
+
+    good, bad = ingest.ingest([raws("good", 0, first), raws("bad", 1, replace(second, **changes))])
+
+    assert isinstance(good, IngestedRaw)
+    assert isinstance(bad, Rejected)
+    assert reason in str(bad)
+    assert len(ingest._task.calls) == 1
 
 
 def test_visits_that_conflict_are_shown(site, stack):
