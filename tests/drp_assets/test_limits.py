@@ -20,6 +20,7 @@ from launchers.run_coordinator import LabelledRunCoordinator
 from planning.pipeline import Step
 from planning.release import read_release
 from resources.site import RunLimits
+from sensors.arrivals import INGEST_TAG
 
 TOP = Path(__file__).parents[2]
 DEMO = read_release(TOP / "releases" / "demo.yaml")
@@ -59,17 +60,17 @@ def origin(op: str, location: str) -> RemoteJobOrigin:
     return RemoteJobOrigin(RemoteRepositoryOrigin(code, "__repository__"), f"{op}_job")
 
 
-def chosen(instance: dg.DagsterInstance, *asked: tuple[str, str]) -> list[str]:
-    """Which of the runs asked for, by op and release, Dagster's queue lets go."""
+def chosen(instance: dg.DagsterInstance, *asked: tuple[str, ...]) -> list[str]:
+    """Which of the runs asked for, by op, release and maybe what they ingest, Dagster's queue lets go."""
     names = {}
-    for op, release in asked:
+    for op, release, *ingested in asked:
         run = instance.create_run_for_job(
             JOBS[op],
             status=dg.DagsterRunStatus.QUEUED,
-            tags={"drp/release": release},
+            tags={"drp/release": release, **dict(zip([INGEST_TAG], ingested, strict=False))},
             remote_job_origin=origin(op, release),
         )
-        names[run.run_id] = f"{op} {release}"
+        names[run.run_id] = " ".join((op, release, *ingested))
     daemon = QueuedRunCoordinatorDaemon(interval_seconds=1)
     daemon._logger = logging.getLogger("queue")
     runs = daemon._get_runs_to_dequeue(instance, instance.get_concurrency_config(), fixed_iteration_time=None)
@@ -90,6 +91,12 @@ def test_a_release_is_limited_whatever_its_steps(instance):
 
 def test_the_site_is_limited_whatever_the_releases(instance):
     assert len(chosen(instance, *[("free", release) for release in "abcdef"])) == 4
+
+
+def test_runs_that_ingest_take_turns_and_hold_up_no_others(instance):
+    asked = [("free", "site", "20261101"), ("free", "site", "20261102"), ("free", "site", "products"), ("free", "dr1")]
+
+    assert chosen(instance, *asked) == ["free site 20261101", "free dr1"]
 
 
 def test_every_run_says_its_release_whoever_asks_for_it(instance):
@@ -115,7 +122,7 @@ def test_the_command_prints_the_sites_own_instance(monkeypatch, tmp_path):
     assert settings["concurrency"]["runs"]["max_concurrent_runs"] == 7
     assert settings["concurrency"]["pools"] == {"granularity": "run", "default_limit": 5}
     by_key = {each["key"]: each["limit"] for each in settings["concurrency"]["runs"]["tag_concurrency_limits"]}
-    assert by_key == {"drp/release": 6, "dagster/backfill": 10}
+    assert by_key == {"drp/release": 6, "dagster/backfill": 10, "drp/ingest": 1}
     assert settings["storage"] == yaml.safe_load((TOP / "dagster.yaml").read_text())["storage"]
 
 
