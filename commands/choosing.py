@@ -15,8 +15,14 @@ from arrivals.announcement import Kind
 from arrivals.overview import Selection
 from resources.errors import Rejected
 
-DayObs = Annotated[int | None, typer.Option("--day-obs", help="only of this day_obs, YYYYMMDD")]
-Exposure = Annotated[int | None, typer.Option("--exposure", help="only of this exposure")]
+LATEST_DAY_OBS = 99991231
+LARGEST = 2**63 - 1
+"""The largest number that the ledger's database knows."""
+
+DayObs = Annotated[
+    int | None, typer.Option("--day-obs", min=0, max=LATEST_DAY_OBS, help="only of this day_obs, YYYYMMDD")
+]
+Exposure = Annotated[int | None, typer.Option("--exposure", min=0, max=LARGEST, help="only of this exposure")]
 OfKind = Annotated[Kind | None, typer.Option("--kind", help="only of this kind")]
 Reason = Annotated[str | None, typer.Option("--reason", help="only with this in the reason, or in the cause as listed")]
 Since = Annotated[str | None, typer.Option("--since", help="only received since: 2026-11-01, 2026-11-01T09:30, or 2h")]
@@ -108,6 +114,6 @@ def time_of(text: str, now: datetime, option: str = "") -> datetime:
         if ago:
             return now - timedelta(seconds=int(ago[1]) * _UNITS_S[ago[2]])
         time = datetime.fromisoformat(text.strip())
+        return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
     except (ValueError, OverflowError) as error:
         raise Rejected(f"{text!r} is no time", option, "write 2026-11-01, 2026-11-01T09:30 (UTC), or 2h") from error
-    return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)

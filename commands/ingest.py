@@ -28,7 +28,20 @@ from arrivals.overview import CauseGroup, Overview, Selection
 from arrivals.records import LedgerRow
 from arrivals.states import State
 from commands import arrival_tables as shown
-from commands.choosing import DayObs, Exposure, Json, OfKind, Reason, Since, Until, choose, split_did, time_of
+from commands.choosing import (
+    LARGEST,
+    LATEST_DAY_OBS,
+    DayObs,
+    Exposure,
+    Json,
+    OfKind,
+    Reason,
+    Since,
+    Until,
+    choose,
+    split_did,
+    time_of,
+)
 from commands.console import make_console
 from resources.butler import open_butler
 from resources.databases import database_trouble
@@ -44,7 +57,7 @@ _ROWS_A_REPLAY = 1_000
 _DAYS = 14
 
 All = Annotated[bool, typer.Option("--all", help="every message, not every cause")]
-Limit = Annotated[int, typer.Option("--limit", min=1, help="with --all: at most so many")]
+Limit = Annotated[int, typer.Option("--limit", min=1, max=LARGEST, help="with --all: at most so many")]
 
 
 @contextmanager
@@ -109,7 +122,7 @@ def status(
 
 @app.command("day")
 def day(
-    day_obs: Annotated[int, typer.Argument(help="YYYYMMDD")],
+    day_obs: Annotated[int, typer.Argument(min=0, max=LATEST_DAY_OBS, help="YYYYMMDD")],
     everything: Annotated[bool, typer.Option("--all", help="also exposures that are complete")] = False,
     as_json: Json = False,
 ) -> None:

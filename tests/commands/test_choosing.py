@@ -29,6 +29,12 @@ def test_times_are_dates_or_spans_before_now(text, time):
     assert time_of(text, NOW) == time
 
 
+@pytest.mark.parametrize("text", ["0001-01-01T00:00+01:00", "9999-12-31T23:59-01:00", "99999999999w"])
+def test_a_time_before_all_times_or_after_them_is_none(text):
+    with pytest.raises(Rejected, match="is no time"):
+        time_of(text, NOW)
+
+
 @given(st.text())
 def test_anything_else_is_refused_and_nothing_else_raised(text):
     with suppress(Rejected):

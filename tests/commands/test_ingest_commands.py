@@ -200,6 +200,15 @@ def test_a_time_that_is_none_is_refused(drp):
     assert (code, "--since: 'yesterday' is no time; write 2026-11-01" in err) == (1, True)
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [("waiting", "--day-obs"), ("waiting", "--exposure"), ("quarantine", "--all", "--limit"), ("day",)],
+)
+def test_a_number_that_no_database_knows_is_refused(drp, arguments):
+    code, _, err = drp("ingest", *arguments, "9" * 20)
+    assert (code, "Invalid value for" in err, "OverflowError" in err) == (2, True, False)
+
+
 def test_an_empty_ledger_has_nothing_to_complain_of(drp):
     assert "nothing is waiting" in drp("ingest", "waiting")[1]
     assert "none has ever come" in drp("ingest", "status")[1]
