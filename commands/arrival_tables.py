@@ -133,10 +133,19 @@ def day_table(days: Iterable[DayObsSummary]) -> Table:
     days
         In the order to be shown.
     """
-    table = Table("day_obs", *State, "size", "last received")
+    table = _table("day_obs", *State, "size", "last received")
     for day in days:
         counts = [f"{day.counts[state]:,}" for state in State]
         table.add_row(str(day.day_obs or "none"), *counts, size(day.bytes), clock(day.last_received_at))
+    return table
+
+
+def _table(first: str, *others: str) -> Table:
+    """A table that loses nothing on a narrow terminal: what tells lines apart stays whole, all else is folded."""
+    table = Table()
+    table.add_column(first, no_wrap=True)
+    for heading in others:
+        table.add_column(heading, overflow="fold")
     return table
 
 
@@ -150,7 +159,7 @@ def cause_table(groups: Iterable[CauseGroup], now: datetime) -> Table:
     now
         The time.
     """
-    table = Table("messages", "kind", "since", "tried again", "cause, and an example of it")
+    table = _table("messages", "kind", "since", "tried again", "cause, and an example of it")
     for group in groups:
         again = ago(group.retry_at, now) if group.retry_at else ""
         again = "now" if group.retry_at and group.retry_at <= now else again
@@ -170,7 +179,7 @@ def row_table(rows: Iterable[LedgerRow]) -> Table:
     rows
         In the order to be shown.
     """
-    table = Table("message", "DID", "state", "attempts", "received", "reason")
+    table = _table("message", "DID", "state", "attempts", "received", "reason")
     for row in rows:
         reason = Text(shortened(row.reason))
         did = row.did if row.name else "not understood"
@@ -188,7 +197,7 @@ def day_lines(day: DayCompleteness, *, everything: bool) -> Table:
     everything
         Also the exposures that are complete.
     """
-    table = Table("exposure", "arrived", "messages unfinished", "quarantined", "missing detectors, and why")
+    table = _table("exposure", "arrived", "messages unfinished", "quarantined", "missing detectors, and why")
     for exposure in day.exposures if everything else day.incomplete:
         arrived = f"{len(exposure.arrived)}/{len(exposure.expected) or '?'}"
         missing = "\n".join(f"{ranges(detectors)}: {shortened(why)}" for why, detectors in exposure.why_missing.items())

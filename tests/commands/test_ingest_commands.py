@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import sys
@@ -13,13 +14,14 @@ from pathlib import Path
 
 import pytest
 from lsst.daf.butler import Butler
+from rich.console import Console
 
 from arrivals import metrics
 from arrivals.ledger import Ledger
 from arrivals.message import parse_message
 from arrivals.records import Partition, Reception, Settlement
 from arrivals.states import State
-from commands import ingestd
+from commands import arrival_tables, ingestd
 from commands.main import main
 from resources.errors import SiteFault
 from simulator.messages import FileKind
@@ -113,6 +115,20 @@ def test_quarantine_is_a_line_a_cause_and_all_of_it_if_asked(drp):
     assert "5 messages, 3 causes" in by_cause
     assert one_by_one.count("LAPTOP-raw[0]@") == 5
     assert len(json.loads(chosen)["messages"]) == json.loads(chosen)["causes"][0]["rows"] == 3
+
+
+def test_a_narrow_terminal_cuts_no_day_and_no_did(quarantined, ledger):
+    shown = Console(width=80, record=True, file=io.StringIO())
+    shown.print(arrival_tables.day_table(ledger.by_day_obs().values()))
+    shown.print(arrival_tables.row_table(ledger.find()))
+
+    told = shown.export_text()
+    assert "20250113" in told
+    assert "LAPTOP-raw[0]@3" in told
+    columns = [line.split("│")[2].strip() for line in told.splitlines() if line.count("│") == 7]
+    assert quarantined[0].did in "".join(columns)
+    assert "…" not in told
+    assert max(map(len, told.splitlines())) <= 80
 
 
 @pytest.mark.usefixtures("quarantined")
