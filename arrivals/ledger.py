@@ -276,6 +276,7 @@ class Ledger:
         reason: str | None = None,
         since: datetime | None = None,
         until: datetime | None = None,
+        place: tuple[str, int, int] | None = None,
         limit: int = 1_000,
     ) -> list[LedgerRow]:
         """Rows that have all of the given values, in the order they came.
@@ -288,6 +289,8 @@ class Ledger:
             Occurs in the row's reason.
         since, until
             Received at or after, and before.
+        place
+            Topic, partition and offset; each cluster and each incarnation of the topic may have one.
         limit
             At most so many.
         """
@@ -301,6 +304,9 @@ class Ledger:
             chosen.append(MESSAGES.c.received_at >= since)
         if until is not None:
             chosen.append(MESSAGES.c.received_at < until)
+        if place is not None:
+            columns = (OFFSETS.c.topic, OFFSETS.c.partition, MESSAGES.c.offset)
+            chosen += [column == value for column, value in zip(columns, place, strict=True)]
         return self._rows(and_(MESSAGES.c.id > 0, *chosen), limit)
 
     def backlog(self) -> int:

@@ -253,7 +253,7 @@ def story(row: LedgerRow, times: TransferTimes, datasets: Sequence[str], now: da
     if row.waits_for:
         lines.append(Text(f"  waits for  {row.waits_for}"))
     if row.excerpt:
-        lines.append(Text(f"  it begins  {shortened(row.excerpt)}"))
+        lines.append(Text(f"  it begins  {printable(row.excerpt)}"))
     lines += [Text(f"  {'datasets' if not index else '':9}  {line}") for index, line in enumerate(datasets)]
     return lines
 
@@ -267,6 +267,17 @@ def place_of(row: LedgerRow) -> str:
         The ledger's.
     """
     return f"{row.topic}[{row.partition}]@{row.offset}"
+
+
+def printable(text: str) -> str:
+    """Write a text that anybody may have sent in one line, without anything that a terminal would obey.
+
+    Parameters
+    ----------
+    text
+        Any.
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def shortened(text: str) -> str:

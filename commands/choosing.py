@@ -29,6 +29,7 @@ Since = Annotated[str | None, typer.Option("--since", help="only received since:
 Until = Annotated[str | None, typer.Option("--until", help="only received before, as for --since")]
 Json = Annotated[bool, typer.Option("--json", help="for scripts")]
 
+_PLACE = re.compile(r"([\w.-]+)\[(\d{1,9})\]@(\d{1,18})", re.ASCII)
 _AGO = re.compile(r"(\d+)\s*(s|min|h|d|w)")
 _UNITS_S = {"s": 1, "min": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
@@ -90,6 +91,18 @@ def split_did(did: str) -> tuple[str | None, str]:
     if not name:
         raise Rejected("not a DID", did or "(empty)", "write it as scope:name, or the name alone")
     return scope or None, name
+
+
+def place_in(text: str) -> tuple[str, int, int] | None:
+    """Topic, partition and offset of a message's place in Kafka as lists show it, or nothing if it is none.
+
+    Parameters
+    ----------
+    text
+        Such as ``LANCS-raw[0]@17``.
+    """
+    found = _PLACE.fullmatch(text)
+    return None if found is None else (found[1], int(found[2]), int(found[3]))
 
 
 def time_of(text: str, now: datetime, option: str = "") -> datetime:

@@ -39,6 +39,7 @@ from commands.choosing import (
     Since,
     Until,
     choose,
+    place_in,
     split_did,
     time_of,
 )
@@ -222,13 +223,14 @@ def replay(
 
 @app.command("trace")
 def trace(
-    did: Annotated[str, typer.Argument(help="scope:name, or the name alone")],
+    did: Annotated[str, typer.Argument(help="scope:name, the name alone, or a message's place as --all lists it")],
     as_json: Json = False,
 ) -> None:
-    """Tell all that is known of one DID: each message about it, and its datasets."""
-    scope, name = split_did(did)
+    """Tell all that is known of one DID or one message: each message about it, and its datasets."""
+    place = place_in(did)
+    scope, name = split_did(did) if place is None else (None, None)
     with site_ledger() as (site, ledger, overview):
-        rows = ledger.find(scope=scope, name=name)
+        rows = ledger.find(scope=scope, name=name, place=place)
         if not rows:
             raise Rejected("never announced here", did, "see `drp ingest status` for what was")
         times = overview.transfer_times([row.row_id for row in rows])
@@ -314,6 +316,8 @@ def _datasets(site: Site, row: LedgerRow) -> list[str]:
     """A line for each dataset, or one that says why there is none."""
     if row.kind is Kind.DIMENSIONS:
         return ["none: these are dimension records"]
+    if row.kind is None:
+        return ["none: the message was never understood"]
     from arrivals.tracing import datasets_of  # the middleware takes seconds, and nobody else here needs it
 
     try:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from commands.choosing import choose, split_did, time_of
+from commands.choosing import choose, place_in, split_did, time_of
 from resources.errors import Rejected
 
 NOW = datetime(2026, 11, 2, 3, tzinfo=UTC)
@@ -49,6 +49,11 @@ def test_a_refusal_says_what_to_write():
 def test_a_did_may_lack_its_scope():
     assert split_did("raw:a/b:c") == ("raw", "a/b:c")
     assert split_did("a/b.fits") == (None, "a/b.fits")
+
+
+def test_a_place_is_written_as_lists_show_it():
+    assert place_in("LANCS-raw.2[0]@17") == ("LANCS-raw.2", 0, 17)
+    assert [place_in(text) for text in ("raw:a[0].fits", "a[0]@", f"a[0]@{'9' * 20}", "a[0]@²")] == [None] * 4
 
 
 def test_nothing_chosen_is_everything():

@@ -65,7 +65,7 @@ def quarantined(ledger):
     """Three messages refused for one cause, one for another, one never understood, one that waits."""
     values = [encoded(name=f"a/AT_O_20250113_{number:06d}_R00_S00.fits") for number in range(5)]
     receptions = [Reception(PLACE, offset, parse_message(value)) for offset, value in enumerate(values)]
-    receptions.append(Reception(PLACE, 5, None, "message: is not JSON", "{nonsense"))
+    receptions.append(Reception(PLACE, 5, None, "message: is not JSON", "{nonsense\x1b[31m\n"))
     ledger.record_batch(receptions, {PLACE: 6}, now=datetime.now(UTC))
     rows = ledger.find(state=State.RECEIVED)
     reasons = [f"/data/{row.name}: has {row.offset} bytes, but 9 were announced" for row in rows[:3]]
@@ -199,6 +199,19 @@ def test_trace_tells_the_ledgers_story_also_where_the_instruments_package_is_not
     assert "quarantined since" in out
     assert "unknown: arrivals.instrument: " in out
     assert "lsst.obs.nowhere.NowhereCam" in out
+
+
+@pytest.mark.usefixtures("quarantined")
+def test_trace_shows_how_a_message_begins_that_was_never_understood(drp):
+    code, out, _ = drp("ingest", "trace", "LAPTOP-raw[0]@5")
+
+    assert code == 0
+    assert "LAPTOP-raw[0]@5 of cluster cluster: not understood" in out
+    assert "it begins  {nonsense\\x1b[31m\\n" in out
+    assert "datasets   none: the message was never understood" in out
+
+    code, _, err = drp("ingest", "trace", "LAPTOP-raw[0]@6")
+    assert (code, "never announced here" in err) == (1, True)
 
 
 @pytest.mark.usefixtures("quarantined")
