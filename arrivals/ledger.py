@@ -19,7 +19,7 @@ from arrivals.announcement import Kind
 from arrivals.bulk import ingested_contents, settle
 from arrivals.days import day_obs_summaries, exposure_rows
 from arrivals.exclusive import exclusive
-from arrivals.months import Retired, retire_months
+from arrivals.months import Retired, RetiredFile, retire_months, retired_files
 from arrivals.recording import record, sifted
 from arrivals.records import (
     ROW_COLUMNS,
@@ -210,7 +210,7 @@ class Ledger:
             found = ingested_contents(connection, dids)
         return {(scope, name): (size, adler32 or "") for scope, name, size, adler32 in found}
 
-    def retire(self, before: datetime) -> Retired:
+    def retire(self, before: datetime, *, now: datetime | None = None) -> Retired:
         """Let go of the rows of those whole months (UTC) that ended before a time.
 
         A month goes only if the platform has nothing left to do about any of its rows. What is in quarantine goes with
@@ -220,14 +220,21 @@ class Ledger:
         Parameters
         ----------
         before
-            Rows received before this time may go; those of its own month stay.
+            Rows received before this time may go; those of its own month, and of the present one, stay.
+        now
+            The time.
 
         Raises
         ------
         resources.errors.Retriable
             Somebody uses the ledger all the time; months that went before that are gone.
         """
-        return retire_months(self._writing, before)
+        return retire_months(self._writing, min(before, now or datetime.now(UTC)))
+
+    def retired(self, scope: str | None, name: str) -> list[RetiredFile]:
+        """What was ingested under a name, in one scope or in any, and whose messages were retired since."""
+        with self._reading() as connection:
+            return retired_files(connection, scope, name)
 
     # ---- asking
 

@@ -58,6 +58,21 @@ class Retired:
     kept: tuple[tuple[int, int], ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class RetiredFile:
+    """What is remembered of a file that was ingested and whose messages were retired."""
+
+    scope: str
+    name: str
+    bytes: int | None
+    adler32: str | None
+
+    @property
+    def did(self) -> str:
+        """The DID as Rucio writes it."""
+        return f"{self.scope}:{self.name}"
+
+
 def month_at(time: datetime) -> int:
     """The month of a time (UTC), as YYYYMM."""
     time = time.astimezone(UTC)
@@ -144,6 +159,14 @@ def retire_months(transaction: Callable[[], AbstractContextManager[Connection]],
             rows += count
             quarantined += seen.quarantined
     return Retired(tuple(gone), rows, quarantined, tuple(kept))
+
+
+def retired_files(connection: Connection, scope: str | None, name: str) -> list[RetiredFile]:
+    """Those of this name, of one scope or of any."""
+    query = select(RETIRED.c.scope, RETIRED.c.name, RETIRED.c.bytes, RETIRED.c.adler32).where(RETIRED.c.name == name)
+    if scope is not None:
+        query = query.where(RETIRED.c.scope == scope)
+    return [RetiredFile(*values) for values in connection.execute(query.order_by(RETIRED.c.scope))]
 
 
 @dataclass(frozen=True, slots=True)

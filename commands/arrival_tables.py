@@ -18,6 +18,7 @@ from rich.text import Text
 
 from arrivals.completeness import DayCompleteness, ranges
 from arrivals.health import Finding, Observation, counted, duration
+from arrivals.months import RetiredFile
 from arrivals.overview import CauseGroup, Pace, TransferTimes
 from arrivals.records import DayObsSummary, LedgerRow
 from arrivals.states import State
@@ -239,11 +240,10 @@ def story(row: LedgerRow, times: TransferTimes, datasets: Sequence[str], now: da
     state = f"{row.state} since {clock(row.since)}, {counted(row.attempts, 'attempt')}"
     if row.retry_at:
         state += f", tried again {'now' if row.retry_at <= now else ago(row.retry_at, now)}"
-    known = size(row.bytes) if row.bytes is not None else "size unknown"
     lines = [
         Text(f"{place_of(row)} of cluster {row.cluster}: {row.did if row.name else 'not understood'}", style="bold"),
         Text(f"  what       {row.kind or 'unknown'}{', ' if numbers else ''}{numbers}"),
-        Text(f"  file       {row.url or 'unknown'} ({known}, adler32 {row.adler32 or 'unknown'})"),
+        Text(f"  file       {row.url or 'unknown'} ({_contents(row)})"),
         Text(f"  transfer   {times.event_type or 'unknown'}, {times.src_rse or '?'} → {times.dst_rse or '?'}"),
         Text(f"  when       {stages} (UTC)"),
         Text(f"  state      {state}"),
@@ -256,6 +256,22 @@ def story(row: LedgerRow, times: TransferTimes, datasets: Sequence[str], now: da
         lines.append(Text(f"  it begins  {printable(row.excerpt)}"))
     lines += [Text(f"  {'datasets' if not index else '':9}  {line}") for index, line in enumerate(datasets)]
     return lines
+
+
+def remembered(file: RetiredFile) -> Text:
+    """Tell what is left of a file's story once its messages were retired.
+
+    Parameters
+    ----------
+    file
+        What the ledger remembers.
+    """
+    return Text(f"{file.did}: ingested; its messages were retired since ({_contents(file)})", style="bold")
+
+
+def _contents(file: RetiredFile | LedgerRow) -> str:
+    known = size(file.bytes) if file.bytes is not None else "size unknown"
+    return f"{known}, adler32 {file.adler32 or 'unknown'}"
 
 
 def place_of(row: LedgerRow) -> str:

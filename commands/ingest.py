@@ -231,19 +231,25 @@ def trace(
     scope, name = split_did(did) if place is None else (None, None)
     with site_ledger() as (site, ledger, overview):
         rows = ledger.find(scope=scope, name=name, place=place)
-        if not rows:
+        retired = ledger.retired(scope, name) if name is not None else []
+        if not rows and not retired:
             raise Rejected("never announced here", did, "see `drp ingest status` for what was")
         times = overview.transfer_times([row.row_id for row in rows])
         datasets = [_datasets(site, row) for row in rows]
     if as_json:
         shown.print_json(
             [
-                {**asdict(row), "transfer": times[row.row_id], "datasets": found}
-                for row, found in zip(rows, datasets, strict=True)
+                *({**asdict(file), "state": "retired"} for file in retired),
+                *(
+                    {**asdict(row), "transfer": times[row.row_id], "datasets": found}
+                    for row, found in zip(rows, datasets, strict=True)
+                ),
             ]
         )
         return
     console = make_console()
+    for file in retired:
+        console.print(shown.remembered(file), soft_wrap=True)
     for row, found in zip(rows, datasets, strict=True):
         for line in shown.story(row, times[row.row_id], found, datetime.now(UTC)):
             console.print(line, soft_wrap=True)
@@ -256,7 +262,7 @@ def retire(
 ) -> None:
     """Let go of the rows of past months; what was ingested is recognised for ever, what is in quarantine goes too."""
     now = datetime.now(UTC)
-    time = time_of(before, now, "--before")
+    time = min(time_of(before, now, "--before"), now)
     month = time.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
     console = make_console()
     with site_ledger() as (_, ledger, overview):

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from arrivals.ledger import Ledger
-from arrivals.months import ROWS_A_MONTH, Retired, month_after, month_at, month_of, next_id
+from arrivals.months import ROWS_A_MONTH, Retired, RetiredFile, month_after, month_at, month_of, next_id
 from arrivals.records import Partition, Reception, Settlement
 from arrivals.states import State
 from tests.arrivals.test_ledger import PARTITION, received
@@ -75,11 +75,22 @@ def test_old_months_without_anything_to_do_are_retired(ledger):
     record_at(ledger, 2, datetime(2026, 9, 5, tzinfo=UTC), State.WAITING)
     record_at(ledger, 3, datetime(2026, 10, 5, tzinfo=UTC))
 
-    retired = ledger.retire(datetime(2026, 10, 31, tzinfo=UTC))
+    end = datetime(2026, 10, 31, tzinfo=UTC)
+    retired = ledger.retire(end, now=end)
 
     assert retired == Retired(months=(202608,), rows=2, quarantined=1, kept=((202609, 1),))
     assert [row.offset for row in ledger.find()] == [2, 3]
-    assert ledger.retire(datetime(2026, 10, 31, tzinfo=UTC)).rows == 0
+    assert ledger.retire(end, now=end).rows == 0
+
+
+def test_the_present_month_stays_whatever_is_asked_for(ledger):
+    record_at(ledger, 0, datetime(2026, 8, 5, tzinfo=UTC))
+    record_at(ledger, 1, datetime(2026, 9, 5, tzinfo=UTC))
+
+    retired = ledger.retire(datetime(2030, 1, 1, tzinfo=UTC), now=datetime(2026, 9, 6, tzinfo=UTC))
+
+    assert retired.months == (202608,)
+    assert [row.offset for row in ledger.find()] == [1]
 
 
 def test_what_was_retired_is_recognised_when_it_is_announced_again(ledger):
@@ -88,14 +99,17 @@ def test_what_was_retired_is_recognised_when_it_is_announced_again(ledger):
     dids = {("test", "file-0.fits"), ("test", "file-1.fits")}
     before = ledger.ingested_contents(dids)
 
-    ledger.retire(datetime(2026, 9, 1, tzinfo=UTC))
+    ledger.retire(datetime(2026, 9, 1, tzinfo=UTC), now=datetime(2026, 9, 1, tzinfo=UTC))
 
     assert ledger.ingested_contents(dids) == before == {("test", "file-0.fits"): (14912640, "8b1bdc93")}
+    remembered = [RetiredFile("test", "file-0.fits", 14912640, "8b1bdc93")]
+    assert ledger.retired("test", "file-0.fits") == ledger.retired(None, "file-0.fits") == remembered
+    assert ledger.retired("other", "file-0.fits") == ledger.retired(None, "file-1.fits") == []
 
 
 def test_a_ledger_whose_rows_were_all_retired_goes_on(ledger):
     record_at(ledger, 0, datetime(2026, 8, 5, tzinfo=UTC))
-    ledger.retire(datetime(2026, 9, 1, tzinfo=UTC))
+    ledger.retire(datetime(2026, 9, 1, tzinfo=UTC), now=datetime(2026, 9, 1, tzinfo=UTC))
 
     assert record_at(ledger, 1, datetime(2026, 9, 2, tzinfo=UTC)) == 202609000000001
     assert ledger.offsets(PARTITION.cluster) == {PARTITION: 2}

@@ -265,17 +265,31 @@ def test_metrics_of_a_ledger_that_is_away_are_that_it_is(drp, tmp_path, monkeypa
 
 def test_retirement_says_first_what_is_old_enough(drp, ledger):
     message = Reception(PLACE, 0, parse_message(encoded()))
-    ledger.record_batch([message], {PLACE: 1}, now=datetime(2026, 1, 15, tzinfo=UTC))
+    ledger.record_batch([message], {PLACE: 1}, now=datetime(2020, 1, 15, tzinfo=UTC))
     [row] = ledger.find()
     ledger.settle([Settlement(row.row_id, State.INGESTED)])
 
-    _, would, _ = drp("ingest", "retire", "--before", "2026-02-03")
-    assert "messages received before 2026-02: 1 ingested" in would
+    _, would, _ = drp("ingest", "retire", "--before", "2020-02-03")
+    assert "messages received before 2020-02: 1 ingested" in would
     assert len(ledger.find()) == 1
 
-    _, done, _ = drp("ingest", "retire", "--before", "2026-02-03", "--really")
-    assert "months retired: 202601; 1 row" in done
+    _, done, _ = drp("ingest", "retire", "--before", "2020-02-03", "--really")
+    assert "months retired: 202001; 1 row" in done
     assert ledger.find() == []
+    _, told, _ = drp("ingest", "trace", row.did)
+    assert f"{row.did}: ingested; its messages were retired since (14.9 MB, adler32 8b1bdc93)" in told
+    _, told, _ = drp("ingest", "trace", row.name, "--json")
+    assert [(found["state"], found["scope"]) for found in json.loads(told)] == [("retired", "test")]
+
+
+def test_the_present_month_is_not_retired_whatever_is_asked_for(drp, ledger):
+    ledger.record_batch([Reception(PLACE, 0, None, "not JSON")], {PLACE: 1}, now=datetime.now(UTC))
+
+    _, would, _ = drp("ingest", "retire", "--before", "2999-01-01")
+    assert would.startswith(f"messages received before {datetime.now(UTC):%Y-%m}: none")
+    drp("ingest", "retire", "--before", "2999-01-01", "--really")
+
+    assert len(ledger.find()) == 1
 
 
 def test_ingestd_ends_with_one_line_where_the_site_is_at_fault(drp):

@@ -105,7 +105,7 @@ def test_a_retired_month_is_a_table_less(ledger):
     [row] = ledger.find()
     ledger.settle([Settlement(row.row_id, State.INGESTED)])
 
-    assert ledger.retire(NOW).months == (202610,)
+    assert ledger.retire(NOW, now=NOW).months == (202610,)
     assert rows_of(ledger, "SELECT to_regclass('messages_202610')") == [(None,)]
 
 
@@ -123,10 +123,10 @@ def test_a_month_that_is_read_all_the_time_stays_and_those_before_it_are_gone(le
     with ledger.engine.connect() as reader:
         reader.execute(text("SELECT count(*) FROM messages_202610")).scalar_one()
         with pytest.raises(Retriable, match="month 202610: is in use all the time; try again later"):
-            ledger.retire(NOW)
+            ledger.retire(NOW, now=NOW)
 
     assert [row.offset for row in ledger.find()] == [1]
-    assert ledger.retire(NOW).months == (202610,)
+    assert ledger.retire(NOW, now=NOW).months == (202610,)
 
 
 def test_who_asks_more_while_a_month_waits_for_its_retirement_gets_answers(ledger):
@@ -161,7 +161,7 @@ def test_what_is_replayed_while_its_month_is_copied_is_not_lost(ledger, monkeypa
 
     monkeypatch.setattr(months, "_remember", remember_and_replay)
 
-    assert ledger.retire(NOW) == Retired(months=(202610,), rows=3)
+    assert ledger.retire(NOW, now=NOW) == Retired(months=(202610,), rows=3)
     dids = {("test", f"file-{number}.fits") for number in range(3)}
     assert set(ledger.ingested_contents(dids)) == dids
 
