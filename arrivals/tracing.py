@@ -61,15 +61,15 @@ def datasets_of(butler: Butler, settings: ArrivalSettings, row: LedgerRow) -> li
 def removed(butler: Butler, instrument: Instrument, rows: Collection[LedgerRow]) -> frozenset[int]:
     """Of messages whose files were ingested before, those whose datasets aren't in the Butler any more.
 
-    What has a sidecar is looked up by its dataset's id; zips and other raws by their exposure, of which nothing may be
-    left. Dimension records, and what tells neither, are believed to be there.
+    What has a sidecar is looked up by its dataset's id; zips and other raws by the exposure in their name, if the
+    Butler knows it, and nothing of it may be left. Everything else is believed to be there.
 
     Parameters
     ----------
     butler, instrument
         The site's.
     rows
-        Looked up with one query for all that have sidecars, and one for all others.
+        Which; the number of queries doesn't depend on theirs.
 
     Returns
     -------
@@ -83,25 +83,26 @@ def removed(butler: Butler, instrument: Instrument, rows: Collection[LedgerRow])
         if row.row_id not in ids and row.kind in {Kind.RAW, Kind.ZIP} and row.exposure is not None
     }
     present = {ref.id for ref in butler.get_many_datasets(set(ids.values()))} if ids else set()
-    kept = _with_raws(butler, instrument, set(exposures.values())) if exposures else set()
+    emptied = _without_raws(butler, instrument, set(exposures.values())) if exposures else set()
     return frozenset(
         [
             *(row_id for row_id, dataset_id in ids.items() if dataset_id not in present),
-            *(row_id for row_id, exposure in exposures.items() if exposure not in kept),
+            *(row_id for row_id, exposure in exposures.items() if exposure in emptied),
         ]
     )
 
 
-def _with_raws(butler: Butler, instrument: Instrument, exposures: Collection[int]) -> set[int]:
-    """Those exposures of which the Butler has raws."""
-    try:
-        with butler.query() as query:
-            of_run = query.join_dataset_search(
-                raw_dataset_type(instrument), instrument.makeDefaultRawIngestRunName()
-            ).where(query.expression_factory.exposure.in_iterable(exposures), instrument=instrument.getName())
-            return {cast(int, data_id["exposure"]) for data_id in of_run.data_ids(["exposure"])}
-    except (MissingDatasetTypeError, MissingCollectionError):
-        return set()
+def _without_raws(butler: Butler, instrument: Instrument, exposures: Collection[int]) -> set[int]:
+    """Those exposures that the Butler knows, and of which it has no raws."""
+    of_run = raw_dataset_type(instrument), instrument.makeDefaultRawIngestRunName()
+    with butler.query() as query:
+        chosen = query.where(query.expression_factory.exposure.in_iterable(exposures), instrument=instrument.getName())
+        known = {cast(int, data_id["exposure"]) for data_id in chosen.data_ids(["exposure"])}
+        try:
+            with_raws = chosen.join_dataset_search(*of_run).data_ids(["exposure"])
+            return known - {cast(int, data_id["exposure"]) for data_id in with_raws}
+        except (MissingDatasetTypeError, MissingCollectionError):
+            return known
 
 
 def raw_dataset_type(instrument: Instrument) -> str:
