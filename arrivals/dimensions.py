@@ -7,13 +7,14 @@ Doesn't: records that are made from raws' headers (`arrivals.raws`, `arrivals.vi
 from __future__ import annotations
 
 import io
+import math
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 import yaml
-from lsst.daf.butler import Butler, DataCoordinate, Dimension, DimensionElement, DimensionRecord
+from lsst.daf.butler import Butler, DataCoordinate, Dimension, DimensionElement, DimensionRecord, Timespan
 from lsst.daf.butler.transfers import YamlRepoImportBackend
 from sqlalchemy.exc import IntegrityError
 
@@ -36,7 +37,11 @@ _MAX_FILE_BYTES = 64 * 2**20
 _MAY_COME = frozenset({"day_obs", "group", "exposure", "visit"})
 """Dimensions whose records come with the data; the others' are registered with the instrument and the skymap."""
 
+_REL_TOLERANCE = 1e-6
+_TOLERANCE_NS = 1_000_000
+
 type _Records = Mapping[DimensionElement, list[DimensionRecord]]
+type _Kept = Mapping[tuple[str, DataCoordinate], DimensionRecord]
 
 
 class LacksRegistered(Rejected):
@@ -53,10 +58,13 @@ class LoadedDimensions:
         Keys of all its records: what waits for one of them can be tried again.
     exposures
         day_obs by exposure.
+    remark
+        Which of the Butler's records differ from it and stay as they are.
     """
 
     keys: frozenset[str]
     exposures: Mapping[int, int]
+    remark: str = ""
 
 
 def dimension_key(values: Mapping[str, object]) -> str:
@@ -132,14 +140,18 @@ def load_dimensions(butler: Butler, files: Sequence[Arrived]) -> list[LoadedDime
         except Exception as error:  # the file is not ours: whatever it does to the reader is its own trouble
             results[index] = error
     errors = _insert_all(butler, list(records.values()))
+    loaded = [found for position, found in enumerate(records.values()) if position not in errors]
+    there = _there(butler, loaded, come_with_data=True)
     for position, (index, found) in enumerate(records.items()):
         cause = errors.get(position)
-        results[index] = _loaded(found) if cause is None else _explained(cause, butler, files[index], found)
+        results[index] = _loaded(found, there) if cause is None else _explained(cause, butler, files[index], found)
     return [results[index] for index in range(len(files))]
 
 
 def correct_dimensions(butler: Butler, file: Arrived) -> LoadedDimensions:
     """Change the Butler's dimension records to a correction's, all of them or none; what is missing is added.
+
+    Records that are registered with the instrument or the skymap are the site's, and stay as they are.
 
     Raises
     ------
@@ -152,11 +164,14 @@ def correct_dimensions(butler: Butler, file: Arrived) -> LoadedDimensions:
     try:
         with butler.transaction():
             for element in butler.dimensions.sorted(records):
+                if not _comes_with_data(element):
+                    butler.registry.insertDimensionData(element.name, *records[element], skip_existing=True)
+                    continue
                 for record in records[element]:
                     butler.registry.syncDimensionData(element.name, record, update=True)
     except IntegrityError as error:
         raise _explained(error, butler, file, records) from error
-    return _loaded(records)
+    return _loaded(records, _there(butler, [records], come_with_data=False))
 
 
 def _insert_all(butler: Butler, files: Sequence[_Records]) -> dict[int, Exception]:
@@ -210,9 +225,54 @@ def _keys(records: _Records) -> frozenset[str]:
     return frozenset(dimension_key(dict(record.dataId.required)) for found in records.values() for record in found)
 
 
-def _loaded(records: _Records) -> LoadedDimensions:
+def _comes_with_data(element: DimensionElement) -> bool:
+    return not _MAY_COME.isdisjoint(element.required.names)
+
+
+def _there(butler: Butler, files: Iterable[_Records], *, come_with_data: bool) -> _Kept:
+    """The Butler's records where files have some, of those dimensions that come with data, or of the site's."""
+    wanted: dict[str, set[DataCoordinate]] = {}
+    for records in files:
+        for element, found in records.items():
+            if _comes_with_data(element) == come_with_data:
+                wanted.setdefault(element.name, set()).update(record.dataId for record in found)
+    there: dict[tuple[str, DataCoordinate], DimensionRecord] = {}
+    for name, data_ids in wanted.items():
+        with butler.query() as query:
+            some = query.join_data_coordinates(data_ids).dimension_records(name)
+            there |= {(name, record.dataId): record for record in some}
+    return there
+
+
+def _loaded(records: _Records, there: _Kept) -> LoadedDimensions:
     exposures = {r.id: r.day_obs for element, found in records.items() if element.name == "exposure" for r in found}
-    return LoadedDimensions(_keys(records), exposures)
+    return LoadedDimensions(_keys(records), exposures, _differences(records, there))
+
+
+def _differences(records: _Records, there: _Kept) -> str:
+    """What is to be said of the Butler's records that differ from a file's."""
+    said = []
+    for element, found in records.items():
+        for record in found:
+            kept = there.get((element.name, record.dataId))
+            if kept is not None and kept != record and (columns := _differing(kept, record)):
+                said.append(f"the Butler's {dimension_key(dict(record.dataId.required))} stays as it is: {columns}")
+    more = f", and so do {len(said) - 1} others" if len(said) > 1 else ""
+    return f"{said[0]}{more}" if said else ""
+
+
+def _differing(kept: DimensionRecord, given: DimensionRecord) -> str:
+    pairs = {name: (getattr(kept, name), value) for name, value in given.toDict().items()}
+    return "; ".join(f"{name} {has!r}, not {value!r}" for name, (has, value) in pairs.items() if not _agree(has, value))
+
+
+def _agree(kept: object, given: object) -> bool:
+    """Whether two values of a record are the same but for how exactly headers tell them."""
+    if isinstance(kept, float) and isinstance(given, float):
+        return math.isclose(kept, given, rel_tol=_REL_TOLERANCE)
+    if isinstance(kept, Timespan) and isinstance(given, Timespan):
+        return all(abs(a - b) <= _TOLERANCE_NS for a, b in zip(kept.nsec, given.nsec, strict=True))
+    return kept == given
 
 
 def _read(butler: Butler, file: Arrived) -> _Records:

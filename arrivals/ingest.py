@@ -5,7 +5,7 @@ their datasets and visits are in, and everything can be done twice: whoever dies
 
 Belongs here: the order of things, repeated announcements, and waking what waited. Doesn't: batches of rows and looking
 at their files (`arrivals.batches`), or how each kind is ingested (`arrivals.dimensions`, `arrivals.raws`,
-`arrivals.zips`, `arrivals.visits`, `arrivals.products`).
+`arrivals.zips`, `arrivals.footprints`, `arrivals.visits`, `arrivals.products`).
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from functools import partial
 from types import MappingProxyType
 
 from lsst.daf.butler import Butler
-from lsst.resources import ResourcePath
 from sqlalchemy.exc import DBAPIError
 
+from arrivals import footprints
 from arrivals.announcement import Kind
 from arrivals.batches import READERS, Candidate, Found, Pending
 from arrivals.dimensions import (
@@ -46,20 +46,17 @@ from arrivals.ledger import Ledger
 from arrivals.obs_base import ObsBaseRawIngest, ObsBaseVisits
 from arrivals.outcomes import Outcome, ingest_in_bulk, is_database_trouble
 from arrivals.products import ProductFile, ProductIngest
-from arrivals.raws import HeaderRawIngest, HeaderReader, IngestedRaw, RawFile, RawIngest, header_reader
+from arrivals.raws import HeaderRawIngest, HeaderReader, IngestedRaw, RawFile, RawIngest
 from arrivals.records import LedgerRow
 from arrivals.repetitions import Content, content_of, differ, repetition_of
 from arrivals.states import State
 from arrivals.tracing import removed
 from arrivals.visits import OneToOneVisits, VisitConflict, VisitDefinition
-from arrivals.zips import ZipMember, ingest_zip, member_observations, read_members
+from arrivals.zips import ingest_zip, read_members
 from resources.errors import Rejected, Retriable
 from resources.site import ArrivalSettings
 
 _LOG = logging.getLogger(__name__)
-
-_NAMED_MEMBERS = 5
-"""So many unreadable members of a zip are named in its reason."""
 
 
 def ingest_pending(
@@ -305,13 +302,17 @@ class _Ingest:
                 newest = max((name for _, name in later), key=correction_number)
                 return _loaded(row, loaded, f"changed nothing: {newest} is later and came before")
             loaded = correct_dimensions(self._butler, candidate.arrived)
+            self._known.forget(loaded.exposures)
+            raws, unreadable = footprints.in_butler(
+                self._butler, self._instrument, loaded.exposures, self._visits.needs_footprints
+            )
         except Exception as error:  # the file is not ours: whatever it does to the Butler is this row's trouble
             return self._refused(row, error)
-        self._known.forget(loaded.exposures)
         corrected = self._visits.correct(loaded.exposures)
         self._conflicts |= {conflict.visit: conflict for conflict in corrected.conflicts}
+        conflicts = self._define_visits(raws)  # an exposure may see the sky only now
         self._wake(loaded.keys)
-        return _loaded(row, loaded, *map(str, corrected.conflicts))
+        return _loaded(row, loaded, unreadable, *{*map(str, corrected.conflicts), *conflicts.values()})
 
     def _ingest_raws(self, candidates: Sequence[Candidate]) -> list[Outcome]:
         if self._raws is None:
@@ -344,7 +345,9 @@ class _Ingest:
             try:
                 members = read_members(self._butler, file)
                 raws = ingest_zip(self._butler, file, members, self._instrument, self._known)
-                ingested[index], unreadable[index] = self._with_footprints(file, raws, members)
+                ingested[index], unreadable[index] = footprints.in_zip(
+                    file, raws, members, self._instrument, self._visits.needs_footprints
+                )
             except Exception as error:  # the file is not ours: whatever it does to us is this row's trouble
                 failed[index] = error
         remarks = self._define_visits([raw for raws in ingested.values() for raw in raws])
@@ -357,18 +360,6 @@ class _Ingest:
                 Outcome.ingested(row, len(raws), remarks=noted, day_obs=first.day_obs, exposure=first.exposure)
             )
         return outcomes
-
-    def _with_footprints(
-        self, file: ResourcePath, raws: list[IngestedRaw], members: Sequence[ZipMember]
-    ) -> tuple[list[IngestedRaw], str]:
-        """Read those members' headers that the definition of visits asks for; and say which can't be read."""
-        wanted = self._visits.needs_footprints({(raw.exposure, raw.detector) for raw in raws})
-        if not wanted:
-            return raws, ""
-        asked = [member for member in members if (member.exposure, member.detector) in wanted]
-        observations, unreadable = member_observations(file, header_reader(self._instrument), asked)
-        with_headers = [replace(raw, observation=observations.get((raw.exposure, raw.detector))) for raw in raws]
-        return with_headers, _unreadable_members(unreadable, len(raws))
 
     def _ingest_products(self, candidates: Sequence[Candidate]) -> list[Outcome]:
         outcomes = []
@@ -404,11 +395,4 @@ def _tell_of_lost_folders(examined: Iterable[Found]) -> None:
 
 def _loaded(row: LedgerRow, loaded: LoadedDimensions, *remarks: str) -> Outcome:
     exposure, day_obs = next(iter(loaded.exposures.items())) if len(loaded.exposures) == 1 else (None, None)
-    return Outcome.ingested(row, 0, remarks=remarks, day_obs=day_obs, exposure=exposure)
-
-
-def _unreadable_members(unreadable: Mapping[tuple[int, int], str], count: int) -> str:
-    if not unreadable:
-        return ""
-    named = ", ".join(f"{detector} ({why})" for (_, detector), why in sorted(unreadable.items())[:_NAMED_MEMBERS])
-    return f"the headers of {len(unreadable)} of its {count} members can't be read: detector {named}"
+    return Outcome.ingested(row, 0, remarks=(*remarks, loaded.remark), day_obs=day_obs, exposure=exposure)

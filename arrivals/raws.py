@@ -111,6 +111,17 @@ def header_reader(instrument: Instrument) -> HeaderReader:
     return candidate
 
 
+def read_header(reader: HeaderReader, file: Arrived) -> Observation:
+    """Read a raw's header, of a file that isn't local from its beginning if that is enough."""
+    if not file.uri.isLocal:
+        try:
+            with file.head() as head:
+                return reader.read_observation(head)
+        except Exception:  # the header may be longer than that, and the whole file tells
+            pass
+    return reader.read_observation(file.uri)
+
+
 def foreign(raws: Sequence[RawFile], instrument: str) -> dict[int, Rejected]:
     """Those raws, by their index, whose sidecars name another instrument than the site's."""
     named = {i: dict(raw.sidecar.data_id).get("instrument", instrument) for i, raw in enumerate(raws) if raw.sidecar}
@@ -214,7 +225,7 @@ class HeaderRawIngest:
 
     def _read(self, raw: RawFile) -> IngestedRaw | Exception:
         try:
-            observation = self._observe(raw)
+            observation = read_header(self._reader, raw.arrived)
             read = self._identify(observation, str(raw.file))
         except FileNotFoundError:
             return Retriable("file is not there", str(raw.file))
@@ -231,15 +242,6 @@ class HeaderRawIngest:
         if info.exposure_id is None or info.observing_day is None:
             raise Rejected("the header doesn't tell the exposure and its day_obs", where)
         return IngestedRaw(int(info.exposure_id), int(info.detector_num), int(info.observing_day), observation)
-
-    def _observe(self, raw: RawFile) -> Observation:
-        if not raw.file.isLocal:
-            try:
-                with raw.arrived.head() as head:
-                    return self._reader.read_observation(head)
-            except Exception:  # the header may be longer than that, and the whole file tells
-                pass
-        return self._reader.read_observation(raw.file)
 
     def _insert_exposures(self, results: list[IngestedRaw | Exception]) -> None:
         """Insert the records that are missing, and see whether headers contradict those that were there."""

@@ -84,7 +84,7 @@ def test_a_zip_that_stops_answering_while_its_headers_are_read_is_tried_again(si
             raise OSError(errno.ESTALE, "Stale file handle")
         return member_observations(file, *arguments)
 
-    monkeypatch.setattr("arrivals.ingest.member_observations", stale)
+    monkeypatch.setattr("arrivals.footprints.member_observations", stale)
     site.ingest()
 
     assert site.row(second).state is State.INGESTED

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from dataclasses import replace
 from types import SimpleNamespace
@@ -11,8 +12,9 @@ import pytest
 from arrivals.dimensions import MAX_CORRECTIONS, correction_number, later_corrections
 from arrivals.files import HEAD_BYTES, Arrived
 from arrivals.states import State
-from simulator.messages import FileKind
-from tests.arrivals.delivered import altered, announced, of_kind, with_sidecar
+from drp_tasks.instrument import SimCam
+from simulator.messages import DeliveredFile, FileKind
+from tests.arrivals.delivered import DETECTORS, altered, announced, of_kind, with_sidecar
 
 
 @pytest.mark.parametrize(
@@ -104,6 +106,101 @@ def test_a_correction_reaches_the_visit_that_is_defined(site, delivery, correcti
     assert after.target_name == f"7_{before.target_name}"
     assert after.region == before.region
     assert report.conflicts == ()
+
+
+@pytest.fixture
+def rewritten(delivery):
+    """Rewrites a file of dimensions under another name."""
+
+    def make(file: DeliveredFile, name: str, *changes: tuple[str, str]) -> DeliveredFile:
+        text = delivery.path(file).read_text()
+        for old, new in changes:
+            assert old in text
+            text = text.replace(old, new)
+        return altered(delivery, file, delivery.rucio_folder, text.encode(), name=name)
+
+    return make
+
+
+@pytest.mark.parametrize("kind", [FileKind.RAW, FileKind.ZIP])
+def test_an_exposure_that_sees_the_sky_only_by_a_correction_becomes_a_visit_of_the_raws_that_came(
+    site, delivery, rewritten, kind
+):
+    raws = of_kind(delivery, kind)[: len(DETECTORS) if kind is FileKind.RAW else 1]
+    folder = raws[0].name.rpartition("/")[0]
+    [original] = [file for file in of_kind(delivery, FileKind.DIMENSIONS) if file.name.startswith(folder)]
+    site.receive(announced([rewritten(original, "blind/a_dimensions.yaml", ("sky: true", "sky: false"))]))
+    site.receive(announced(raws))
+    assert site.ingest().count(State.INGESTED) == 1 + len(raws)
+    assert site.dimensions("visit") == 0
+
+    site.receive(announced([rewritten(original, "blind/a_dimensions.1.yaml")]))
+    report = site.ingest()
+
+    [visit] = site.butler.query_dimension_records("visit")
+    assert report.visits == {visit.id}
+    assert visit.region is not None
+    assert site.dimensions("visit_detector_region") == len(DETECTORS)
+
+
+def test_a_correction_whose_raws_cannot_be_read_now_is_tried_again(site, delivery, rewritten, monkeypatch):
+    raws = of_kind(delivery, FileKind.RAW)
+    folder = raws[0].name.rpartition("/")[0]
+    [original] = [file for file in of_kind(delivery, FileKind.DIMENSIONS) if file.name.startswith(folder)]
+    site.receive(announced([rewritten(original, "ill/a_dimensions.yaml", ("sky: true", "sky: false"))]))
+    site.receive(announced(raws))
+    site.ingest()
+    correction = rewritten(original, "ill/a_dimensions.1.yaml")
+    site.receive(announced([correction]))
+
+    def troubled(instrument, raw):
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(SimCam, "read_observation", troubled)
+        site.ingest()
+
+    assert site.row(correction).state is State.WAITING
+    assert "can't be read now: [Errno 5] Input/output error" in site.row(correction).reason
+
+
+def test_a_correction_leaves_what_the_site_has_registered_and_says_so(site, delivery, rewritten):
+    original = of_kind(delivery, FileKind.DIMENSIONS)[0]
+    changes = ("detector_max: 9", "detector_max: 5"), ("SCIENCE", "GUIDER"), ("target_name: ", "target_name: NOT_")
+    correction = rewritten(original, original.name.replace("_dimensions", "_dimensions.1"), *changes)
+    site.receive(announced([original]))
+    site.ingest()
+
+    site.receive(announced([correction]))
+    site.ingest()
+
+    [instrument] = site.butler.query_dimension_records("instrument")
+    [exposure] = site.butler.query_dimension_records("exposure")
+    detectors = site.butler.query_dimension_records("detector", instrument="SimCam")
+    assert (instrument.detector_max, {detector.purpose for detector in detectors}) == (9, {"SCIENCE"})
+    assert exposure.target_name.startswith("NOT_")
+    assert site.row(correction).reason == (
+        "ingested, but the Butler's instrument=SimCam stays as it is: detector_max 9, not 5, and so do 2 others"
+    )
+
+
+def test_dimensions_that_contradict_the_butler_without_being_a_correction_say_so(site, delivery, rewritten):
+    original = of_kind(delivery, FileKind.DIMENSIONS)[0]
+    site.receive(announced([original]))
+    site.ingest()
+    other = rewritten(original, "other/a_dimensions.yaml", ("exposure_time: 30.0", "exposure_time: 15.0"))
+    same = rewritten(original, "same/a_dimensions.yaml", ("exposure_time: 30.0", "exposure_time: 30.0000001"))
+
+    site.receive(announced([other, same]))
+    site.ingest()
+
+    [exposure] = site.butler.query_dimension_records("exposure")
+    assert exposure.exposure_time == 30.0
+    assert site.row(same).reason == ""
+    assert site.row(other).reason == (
+        f"ingested, but the Butler's instrument=SimCam,exposure={exposure.id} stays as it is: "
+        "exposure_time 30.0, not 15.0"
+    )
 
 
 def test_of_two_contents_in_one_batch_the_right_one_goes_in_though_it_came_second(site, delivery):
