@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, cast
 
 from arrivals.causes import cause_of
 from arrivals.health import counted
-from arrivals.instruments import site_instrument
+from arrivals.instruments import raw_dataset_type, site_instrument
 from arrivals.ledger import Ledger
 from arrivals.outcomes import REMARKED
 from arrivals.overview import Overview, Selection
@@ -316,8 +316,6 @@ def _skipped(butler: Butler, instrument: Instrument, day_obs: int) -> tuple[tupl
 def _arrived(butler: Butler, instrument: Instrument, day_obs: int) -> dict[int, frozenset[int]]:
     """Detectors of the Butler's raws, by exposure."""
     from lsst.daf.butler import MissingCollectionError, MissingDatasetTypeError
-
-    from arrivals.tracing import raw_dataset_type
 
     detectors: dict[int, set[int]] = {}
     try:

@@ -15,8 +15,8 @@ from lsst.pipe.base import Instrument
 from lsst.resources import ResourcePath
 
 from arrivals.files import Arrived
+from arrivals.instruments import raw_dataset_type
 from arrivals.raws import IngestedRaw, Observation, header_reader, read_header, unreadable
-from arrivals.tracing import raw_dataset_type
 from arrivals.zips import ZipMember, member_observations
 from resources.errors import Retriable
 

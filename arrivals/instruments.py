@@ -1,7 +1,7 @@
 """The instrument whose data a site takes.
 
-Belongs here: making the class that the site profile names. Doesn't: registering it (`commands.site`), or what is asked
-of it (`arrivals.raws`, `arrivals.obs_base`).
+Belongs here: making the class that the site profile names, and what its raws are called. Doesn't: registering it
+(`commands.site`), or what else is asked of it (`arrivals.raws`, `arrivals.obs_base`).
 """
 
 from __future__ import annotations
@@ -41,3 +41,14 @@ def site_instrument(settings: ArrivalSettings, registry: Registry | None = None)
             "arrivals.instrument",
             "name the class by its import path, and see that its package is installed",
         ) from error
+
+
+def raw_dataset_type(instrument: Instrument) -> str:
+    """Name of an instrument's raws.
+
+    Parameters
+    ----------
+    instrument
+        Whose.
+    """
+    return instrument.raw_definition[0] if instrument.raw_definition else "raw"

@@ -16,9 +16,9 @@ from lsst.pipe.base import Instrument
 from lsst.resources import ResourcePath
 
 from arrivals.exposures import KnownExposures
+from arrivals.instruments import raw_dataset_type
 from arrivals.outcomes import ingest_in_bulk, is_database_trouble
 from arrivals.raws import IngestedRaw, RawFile, contradiction, foreign, unreadable
-from arrivals.tracing import raw_dataset_type
 from arrivals.visits import DefinedVisits, VisitConflict
 from resources.errors import OperatorError, Rejected, SiteFault
 

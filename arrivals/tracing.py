@@ -13,7 +13,7 @@ from lsst.daf.butler import Butler, DatasetRef, MissingCollectionError, MissingD
 from lsst.pipe.base import Instrument
 
 from arrivals.announcement import Kind, Sidecar
-from arrivals.instruments import site_instrument
+from arrivals.instruments import raw_dataset_type, site_instrument
 from arrivals.message import parse_sidecar
 from arrivals.records import LedgerRow
 from resources.site import ArrivalSettings
@@ -103,14 +103,3 @@ def _without_raws(butler: Butler, instrument: Instrument, exposures: Collection[
             return known - {cast(int, data_id["exposure"]) for data_id in with_raws}
         except (MissingDatasetTypeError, MissingCollectionError):
             return known
-
-
-def raw_dataset_type(instrument: Instrument) -> str:
-    """Name of an instrument's raws.
-
-    Parameters
-    ----------
-    instrument
-        Whose.
-    """
-    return instrument.raw_definition[0] if instrument.raw_definition else "raw"

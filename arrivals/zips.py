@@ -28,9 +28,9 @@ from lsst.resources import ResourcePath
 from arrivals.dimensions import dimension_key
 from arrivals.exposures import KnownExposures
 from arrivals.files import HEAD_BYTES, transfer_mode
+from arrivals.instruments import raw_dataset_type
 from arrivals.outcomes import AlreadyThere
 from arrivals.raws import HeaderReader, IngestedRaw, Observation
-from arrivals.tracing import raw_dataset_type
 from resources.errors import Rejected, Waiting
 
 
