@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import yaml
-from lsst.daf.butler import Butler, DataCoordinate, Dimension, DimensionElement, DimensionRecord, Timespan
+from lsst.daf.butler import Butler, DataCoordinate, DataIdValue, Dimension, DimensionElement, DimensionRecord, Timespan
 from lsst.daf.butler.transfers import YamlRepoImportBackend
 from sqlalchemy.exc import IntegrityError
 
@@ -88,12 +88,31 @@ def lacking(butler: Butler, keys: Collection[str]) -> frozenset[str]:
         element = next(reversed(values))
         if element in butler.dimensions.dimensions.names:
             wanted.setdefault(element, {})[key] = _data_id(butler.dimensions.dimensions[element], values)
-    there: set[str] = set()
-    for element, data_ids in wanted.items():
-        with butler.query() as query:
-            records = query.join_data_coordinates(data_ids.values()).dimension_records(element)
-            there |= {dimension_key(dict(record.dataId.required)) for record in records}
+    there = {key for element, data_ids in wanted.items() for key in known_keys(butler, element, data_ids.values())}
     return frozenset(key for data_ids in wanted.values() for key in data_ids if key not in there)
+
+
+def known_keys(butler: Butler, dimension: str, data_ids: Iterable[DataCoordinate]) -> frozenset[str]:
+    """Keys of all these data IDs of a dimension whose records the Butler has, and maybe of some others.
+
+    A query of the data IDs themselves would not ask the Butler for a dimension that has no more columns than they.
+    """
+    governors = butler.dimensions.governor_dimensions.names
+    wanted: dict[tuple[tuple[str, DataIdValue], ...], dict[str, set[DataIdValue]]] = {}
+    for data_id in data_ids:
+        pairs = data_id.required.items()
+        values = wanted.setdefault(tuple(pair for pair in pairs if pair[0] in governors), {})
+        for name, value in pairs:
+            if name not in governors:
+                values.setdefault(name, set()).add(value)
+    keys: set[str] = set()
+    for governor, values in wanted.items():
+        with butler.query() as query:
+            x = query.expression_factory
+            chosen = [getattr(x, name).in_iterable(some) for name, some in values.items()]
+            found = query.where(*chosen, **dict(governor)).dimension_records(dimension)
+            keys |= {dimension_key(dict(record.dataId.required)) for record in found}
+    return frozenset(keys)
 
 
 def _data_id(dimension: Dimension, values: Mapping[str, str]) -> DataCoordinate:

@@ -28,7 +28,7 @@ from lsst.resources import ResourcePath
 
 from arrivals.announcement import Sidecar
 from arrivals.datasets import ingest_files
-from arrivals.dimensions import dimension_key
+from arrivals.dimensions import dimension_key, known_keys
 from arrivals.outcomes import ingest_in_bulk, is_database_trouble
 from resources.errors import Rejected, SiteFault, Waiting
 
@@ -192,9 +192,7 @@ class ProductIngest:
         return needed
 
     def _find_records(self, dimension: str, data_ids: Sequence[DataCoordinate]) -> None:
-        with self._butler.query() as query:
-            for record in query.join_data_coordinates(data_ids).dimension_records(dimension):
-                self._known_records.add(dimension_key(dict(record.dataId.required)))
+        self._known_records |= known_keys(self._butler, dimension, data_ids)
 
     def _first_lack(
         self, needed: Mapping[str, tuple[str, DataCoordinate]], errors: Mapping[str, Exception]

@@ -172,28 +172,29 @@ def test_calibrations_are_certified_for_all_times(site, delivery):
         assert {association.timespan for association in associations} == {Timespan(None, None)}
 
 
-def test_products_wait_for_the_visit_that_raws_define(site, delivery):
+@pytest.mark.parametrize(("dimension", "what"), [("visit", "exposure"), ("group", "group")])
+def test_products_wait_for_what_raws_bring(site, delivery, dimension, what):
     product = of_kind(delivery, FileKind.PRODUCT)[-1]
     raws = of_kind(delivery, FileKind.RAW)
-    visit = json.loads(raws[0].sidecar)["dataId"]["dataId"]["exposure"]
-    of_visit = with_sidecar(
+    value = json.loads(raws[0].sidecar)["dataId"]["dataId"][what]
+    notes = with_sidecar(
         product,
         datasetType={
-            "name": "visit_notes",
+            "name": "notes",
             "storageClass": "ArrowAstropy",
-            "dimensions": ["instrument", "visit"],
+            "dimensions": ["instrument", dimension],
         },
-        dataId={"instrument": "SimCam", "visit": visit},
+        dataId={"instrument": "SimCam", dimension: value},
     )
-    site.receive(announced([of_visit]))
+    site.receive(announced([notes]))
     site.ingest()
-    assert site.row(of_visit).waits_for == f"instrument=SimCam,visit={visit}"
+    assert site.row(notes).waits_for == f"instrument=SimCam,{dimension}={value}"
 
     site.receive(announced(raws))
     site.ingest()
 
-    assert site.row(of_visit).state is State.INGESTED
-    assert site.count("visit_notes") == 1
+    assert site.row(notes).state is State.INGESTED
+    assert site.count("notes") == 1
 
 
 def test_one_day_obs_can_be_ingested_alone_and_so_can_what_belongs_to_none(site, delivery):
