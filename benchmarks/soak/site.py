@@ -232,7 +232,7 @@ class SoakSite:
         """Write the site's own ``dagster.yaml``, with SQLite for events, few runs at a time, and short intervals."""
         settings = yaml.safe_load((TOP / "dagster.yaml").read_text())
         del settings["storage"]
-        settings["concurrency"]["runs"] = {"max_concurrent_runs": _RUNS_AT_A_TIME}
+        settings["concurrency"]["runs"] |= {"max_concurrent_runs": _RUNS_AT_A_TIME}
         settings["run_monitoring"] |= {"poll_interval_seconds": 2}
         home = Path(self.variables["DAGSTER_HOME"])
         home.mkdir(parents=True)
