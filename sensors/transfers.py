@@ -42,6 +42,11 @@ def changed_days(
     return sorted(changed, reverse=True)[:MOST_DAYS]
 
 
+def looked_at_since(now: dt.datetime) -> dt.datetime:
+    """The midnight from which on events are counted: a day that is counted in part changes as time goes by."""
+    return (now - LOOKS_BACK).replace(hour=0, minute=0, second=0, microsecond=0)
+
+
 def build_transfers_sensor(site: Site, transfers: dg.AssetKey, days: dg.PartitionsDefinition) -> dg.SensorDefinition:
     """Build the sensor.
 
@@ -68,7 +73,7 @@ def build_transfers_sensor(site: Site, transfers: dg.AssetKey, days: dg.Partitio
         try:
             ledger = Ledger(site.ledger)
             try:
-                counts = Overview(ledger).transfer_days(now - LOOKS_BACK)
+                counts = Overview(ledger).transfer_days(looked_at_since(now))
             finally:
                 ledger.close()
         except (OperatorError, DBAPIError) as error:

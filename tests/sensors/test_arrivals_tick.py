@@ -17,7 +17,7 @@ from arrivals.states import State
 from resources.site import Site, read_site
 from sensors.arrivals import ARRIVING_TAG, Cursor, build_arrivals_sensor
 from sensors.due import PRODUCTS
-from sensors.transfers import build_transfers_sensor, changed_days
+from sensors.transfers import LOOKS_BACK, build_transfers_sensor, changed_days, looked_at_since
 from services.embedded_kafka import EmbeddedKafka
 from tests.arrivals.hermes import SIDECAR, encoded
 
@@ -162,6 +162,13 @@ def test_transfers_are_looked_at_again_only_where_something_new_was_heard():
     assert changed_days(counts, {**counts, "2026-11-03": 4}, lambda day: True) == ["2026-11-03"]
     assert changed_days(counts, {}, lambda day: day < "2026-11-03") == ["2026-11-02", "2026-11-01"]
     assert len(changed_days(counts, {}, lambda day: True)) == 7
+
+
+def test_the_oldest_day_of_transfers_is_looked_at_whole_at_any_hour():
+    oldest = datetime(2026, 9, 2, tzinfo=UTC)
+    hours = [oldest + LOOKS_BACK + timedelta(hours=hour, minutes=30) for hour in range(24)]
+
+    assert {looked_at_since(now) for now in hours} == {oldest}
 
 
 def test_the_transfers_sensor_asks_once_for_each_news(site):
