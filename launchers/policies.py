@@ -26,6 +26,9 @@ DEFAULT_MEMORY_MB = 2048
 DEFAULT_LIMIT_MB = 491_520
 """What ctrl_bps takes for the largest node where nothing is said (``memoryLimit``)."""
 
+_WHOLE = frozenset({"instrument", "skymap", "band", "physical_filter"})
+"""What a data ID has to name more than, for it to be one of many."""
+
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
@@ -64,16 +67,26 @@ def judge(
     return [
         Judgement(
             failure,
-            decide(
-                policies,
-                Failure(failure.task, failure.exception, failure.message, exit_codes.get(failure.task, all_codes)),
-                attempt=attempt,
-                memory_mb=memory_of(request.bps, failure.task),
-                limit_mb=limit_mb,
+            _but_not_whole(
+                failure,
+                decide(
+                    policies,
+                    Failure(failure.task, failure.exception, failure.message, exit_codes.get(failure.task, all_codes)),
+                    attempt=attempt,
+                    memory_mb=memory_of(request.bps, failure.task),
+                    limit_mb=limit_mb,
+                ),
             ),
         )
         for failure in failures
     ]
+
+
+def _but_not_whole(failure: QuantumFailure, decision: Decision) -> Decision:
+    """Hold what would leave out the whole release with a whole-step task's one data ID, or a whole band of it."""
+    if decision.action is Action.QUARANTINE and failure.data_id.keys() <= _WHOLE:
+        return Decision(Action.HOLD, f"{decision.policy}: too much to quarantine")
+    return decision
 
 
 def memory_of(bps: Mapping[str, Any], task: str) -> int:

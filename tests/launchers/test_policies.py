@@ -69,6 +69,24 @@ def test_what_is_quarantined_is_left_out_once() -> None:
     assert rescue.quarantined == ({"exposure": 7, "detector": 1},)
 
 
+@pytest.mark.parametrize(
+    ("data_id", "action"),
+    [
+        ({"instrument": "LSSTCam"}, Action.HOLD),
+        ({"skymap": "sky", "band": "r"}, Action.HOLD),
+        ({}, Action.HOLD),
+        ({"instrument": "LSSTCam", "detector": 3}, Action.QUARANTINE),
+        ({"skymap": "sky", "tract": 7, "band": "r"}, Action.QUARANTINE),
+    ],
+)
+def test_no_policy_leaves_out_the_whole_release_or_a_band(data_id: dict, action: Action) -> None:
+    rules = [FailurePolicy(name="bad", action=Action.QUARANTINE)]
+    (made,) = judge(rules, request(), [dataclasses.replace(failure(), data_id=data_id)], {}, attempt=1)
+    assert made.decision.action is action
+    said = "held for somebody to decide (bad: too much to quarantine)" in describe([made])[0]
+    assert said == (action is Action.HOLD)
+
+
 def test_more_memory_goes_to_the_task_that_needs_it() -> None:
     made = [judged(Action.MORE_MEMORY, 4096), judged(Action.MORE_MEMORY, 8192, detector=2)]
     rescue = rescue_of(request(requestMemory=2048, pipetask={"isr": {"requestCpus": 2}}), made, NEXT, Path("two"))
