@@ -135,7 +135,7 @@ def _memory(asked: list[str], step: Step) -> dict[str, int]:
     memory = {}
     for each in asked:
         task, _, number = each.partition("=")
-        if not number.isdigit():
+        if not _is_number(number):
             raise Rejected("not of the form task=MB", each, "such as calibrateImage=8192")
         if step.tasks and task not in step.tasks:
             raise Rejected(f"no task of {step.label}", task, f"its tasks: {', '.join(step.tasks)}")
@@ -258,12 +258,18 @@ def parse_data_id(words: list[str]) -> dict[str, int | str]:
     Raises
     ------
     resources.errors.Rejected
-        A word is something else.
+        A word is something else, or names what another one names already.
     """
     data_id: dict[str, int | str] = {}
     for word in words:
         key, _, value = word.rstrip(",").partition("=")
         if not key or not value:
             raise Rejected("not of the form key=value", word, "such as visit=2025062100561")
-        data_id[key] = int(value) if value.isdigit() else value
+        if key in data_id:
+            raise Rejected("is named twice", key, "give one data ID at a time")
+        data_id[key] = int(value) if _is_number(value) else value
     return data_id
+
+
+def _is_number(word: str) -> bool:
+    return word.isascii() and word.isdigit()

@@ -34,6 +34,7 @@ from launchers.bps import Handle
 from launchers.graph import has_datastore_records
 from launchers.job_ends import JobEnd, ends_of
 from launchers.outcome import LOST, NO_RECORDS, DatasetCount, Outcome, Quantum, QuantumFailure, TaskOutcome, quantum_of
+from launchers.selection import DataId, covers
 from launchers.submission import StepRequest
 from resources.errors import SiteFault
 
@@ -70,7 +71,9 @@ def read_outcome(request: StepRequest, handle: Handle | None = None) -> Outcome:
         return _judge(request, handle, graph, butler, has_records=has_datastore_records(request.graph_path))
 
 
-def read_quanta(request: StepRequest, partitions: Collection[str] = ()) -> dict[Quantum, bool]:
+def read_quanta(
+    request: StepRequest, partitions: Collection[str] = (), quarantined: Collection[DataId] = ()
+) -> dict[Quantum, bool]:
     """Read which quanta a submission that has been judged was to do, and whether each has succeeded.
 
     Parameters
@@ -79,6 +82,8 @@ def read_quanta(request: StepRequest, partitions: Collection[str] = ()) -> dict[
         What was submitted.
     partitions
         Only quanta in these, and those whose data ID doesn't say in which; none: all.
+    quarantined
+        Parts of data IDs whose quanta are left out.
     """
     has_records = has_datastore_records(request.graph_path)
     with ProvenanceQuantumGraph.from_args(str(request.provenance_path)) as (graph, _), ExitStack() as opened:
@@ -93,6 +98,7 @@ def read_quanta(request: StepRequest, partitions: Collection[str] = ()) -> dict[
             for label, quanta in graph.quanta_by_task.items()
             for data_id, quantum_id in quanta.items()
             if partition_of is None or partition_of(data_id) in wanted
+            if not any(covers(part, data_id.mapping) for part in quarantined)
         }
 
 

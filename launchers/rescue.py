@@ -77,14 +77,11 @@ def read_remains(
         tried = dataclasses.replace(request, key=attempt.key, folder=attempt.folder)
         after, quanta = read_outcome(tried, handle), read_quanta(tried)
         outcome = after if outcome is None else combine(outcome, after, not_tried(outcome.failures, quanta))
-        done |= read_quanta(tried, partitions) if partitions else quanta
+        done |= read_quanta(tried, partitions, quarantined) if partitions or quarantined else quanta
     if outcome is None:
         return None
-    wanted = {"", *partitions}
-    failures = [
-        each for each in not_tried(outcome.failures, (), quarantined) if not partitions or each.partition in wanted
-    ]
-    left = (quantum for quantum, is_done in done.items() if not is_done and not _is_within(quantum[1], quarantined))
+    failures = [each for each in outcome.failures if quantum_of(each.task, each.data_id) in done]
+    left = (quantum for quantum, is_done in done.items() if not is_done)
     return Remains(dataclasses.replace(outcome, failures=tuple(failures)), tuple(submitted), frozenset(left))
 
 

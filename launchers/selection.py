@@ -1,8 +1,7 @@
 """Which quanta of a graph are left out: quarantined data IDs, and failures that are not to be tried again now.
 
 Belongs here: the graph builder that leaves them out, through pipe_base's own extension point, and what can be left out
-at all. Doesn't: deciding what is
-left out (`launchers.policies`), or building the rest (`launchers.graph`).
+at all. Doesn't: deciding what is left out (`launchers.policies`), or building the rest (`launchers.graph`).
 
 What is quarantined is treated as if it had never come: what depends on it goes on without it. What is left for later
 takes all that depends on it along: that would otherwise be made from less than it should be.
@@ -24,9 +23,9 @@ from resources.errors import Rejected
 type DataId = Mapping[str, int | str]
 
 
-def covers(part: DataId, data_id: DataCoordinate) -> bool:
-    """Say whether all that ``part`` names is so in a data ID."""
-    return all(key in data_id.dimensions.required and data_id[key] == value for key, value in part.items())
+def covers(part: DataId, data_id: DataId) -> bool:
+    """Say whether all that ``part`` names is so in a data ID with what it implies, such as a visit's night."""
+    return part.items() <= data_id.items()
 
 
 def checked(part: DataId, universe: DimensionUniverse) -> dict[str, int | str]:
@@ -42,7 +41,7 @@ def checked(part: DataId, universe: DimensionUniverse) -> dict[str, int | str]:
     Raises
     ------
     resources.errors.Rejected
-        It is so of no data ID at all.
+        It is so of no data ID at all, or of all of them.
     """
     names = universe.dimensions.names
     for name in part:
@@ -51,7 +50,13 @@ def checked(part: DataId, universe: DimensionUniverse) -> dict[str, int | str]:
             raise Rejected("no dimension", name, f"did you mean {near[0]}?" if near else "such as visit or detector")
     for name in part:
         if name not in universe.conform(part).required:
-            raise Rejected("follows from the others, so that no data ID has it beside them", name, "leave it out")
+            raise Rejected("follows from the others", name, "leave it out")
+    if set(part) <= universe.governor_dimensions.names:
+        raise Rejected(
+            "is the whole release",
+            " ".join(f"{name}={value}" for name, value in part.items()),
+            "name a part of it, such as visit=…",
+        )
     values: dict[str, int | str] = {}
     for name, value in part.items():
         kind = universe.dimensions[name].primaryKey.getPythonType()
@@ -82,6 +87,8 @@ class SelectingGraphBuilder(AllDimensionsQuantumGraphBuilder):
     def process_subgraph(self, subgraph: PipelineGraph) -> QuantumGraphSkeleton:
         """Build the structure, and take out of it what is left out; see the base class."""
         skeleton = super().process_subgraph(subgraph)
+        if not skeleton.has_any_quanta:
+            return skeleton
         if self._quarantined:
             self._remove_quarantined(subgraph, skeleton)
         if self._later:
@@ -89,10 +96,9 @@ class SelectingGraphBuilder(AllDimensionsQuantumGraphBuilder):
         return skeleton
 
     def _remove_quarantined(self, subgraph: PipelineGraph, skeleton: QuantumGraphSkeleton) -> None:
-        for label, task in subgraph.tasks.items():
+        for label in subgraph.tasks:
             for quantum in list(skeleton.get_quanta(label)):
-                data_id = DataCoordinate.from_required_values(task.dimensions, quantum.data_id_values)
-                if self._is_quarantined(data_id):
+                if self._is_quarantined(skeleton.get_data_id(quantum)):
                     skeleton.remove_quantum_node(quantum, remove_outputs=True)
         # What other steps have made of it is left out as well.
         skeleton.remove_dataset_nodes(
@@ -101,16 +107,12 @@ class SelectingGraphBuilder(AllDimensionsQuantumGraphBuilder):
                 for key in skeleton
                 if isinstance(key, DatasetKey)
                 and skeleton.get_producer_of(key) is None
-                and self._is_quarantined(
-                    DataCoordinate.from_required_values(
-                        subgraph.dataset_types[key.parent_dataset_type_name].dimensions, key.data_id_values
-                    )
-                )
+                and self._is_quarantined(skeleton.get_data_id(key))
             ]
         )
 
     def _is_quarantined(self, data_id: DataCoordinate) -> bool:
-        return any(covers(part, data_id) for part in self._quarantined)
+        return any(covers(part, data_id.mapping) for part in self._quarantined)
 
     def _remove_later(self, subgraph: PipelineGraph, skeleton: QuantumGraphSkeleton) -> None:
         gone: set[DatasetKey] = set()

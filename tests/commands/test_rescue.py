@@ -284,7 +284,10 @@ def test_a_list_of_cases_that_is_cut_says_so(world):
         (["visti=7"], "visti: no dimension; did you mean visit?"),
         (["visit=7", "detctor=3"], "detctor: no dimension; did you mean detector?"),
         (["visit=seven"], "visit=seven: is a number"),
-        (["visit=7", "band=r"], "band: follows from the others, so that no data ID has it beside them; leave it out"),
+        (["visit=²"], "visit=²: is a number"),
+        (["visit=7", "visit=8"], "visit: is named twice; give one data ID at a time"),
+        (["visit=7", "band=r"], "band: follows from the others; leave it out"),
+        (["instrument=ToyCam"], "instrument=ToyCam: is the whole release; name a part of it, such as visit=…"),
         (["instrument=ToyCma", "detector=3"], "instrument=ToyCma: toy has no data of it; its instrument is ToyCam"),
     ],
 )
@@ -305,6 +308,17 @@ def test_a_name_that_looks_like_a_number_stays_a_name(world):
     assert "taken in again" in said("quarantine", "readmit", "toy", "physical_filter=620", "--why", "mended")
 
 
+@pytest.mark.integration
+def test_a_night_is_left_out_with_all_its_exposures(world):
+    world.run(**EVIL)
+
+    said("quarantine", "add", "toy", "day_obs=20261101", "--why", "clouds")
+
+    assert "nothing is left to rescue" in said("rescue", "toy", "step1")
+    assert world.push_the_button().success
+    assert world.failed() == []
+
+
 @pytest.mark.parametrize("word", ["visit", "=7", "visit="])
 def test_a_word_that_is_no_part_of_a_data_id_is_named(word):
     with pytest.raises(Rejected, match="not of the form key=value"):
@@ -319,6 +333,7 @@ def test_a_word_that_is_no_part_of_a_data_id_is_named(word):
         (["toy", "step1"], "toy step1: nothing was submitted so far"),
         (["toy", "step1", "--cause", "("], "not a regular expression"),
         (["toy", "step1", "--memory", "double:4096"], "not of the form task=MB; such as"),
+        (["toy", "step1", "--memory", "double=²"], "not of the form task=MB; such as"),
         (["toy", "step1", "--memory", "duoble=4096"], "duoble: no task of step1; its tasks: double, square, sum"),
     ],
 )

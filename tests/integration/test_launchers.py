@@ -410,6 +410,19 @@ def write_without_records(request: StepRequest) -> None:
     components.write(str(request.graph_path))
 
 
+@pytest.mark.parametrize(
+    ("part", "left"),
+    [
+        ({"exposure": int(FIRST)}, {"double": 6, "square": 6, "sum": 3}),
+        ({"day_obs": 20261101}, {"double": 4, "square": 4, "sum": 2}),
+        ({"band": "g", "detector": 1}, {"double": 6, "square": 6, "sum": 4}),
+        ({"physical_filter": "r_1", "day_obs": 20261102}, {"double": 6, "square": 6, "sum": 3}),
+    ],
+)
+def test_what_a_data_id_implies_is_quarantined_as_what_it_says(request_for, part, left):
+    assert build_graph(request_for(quarantined=(part,))).quanta == left
+
+
 def test_a_graph_without_datastore_records_is_not_submitted(request_for):
     request = request_for()
     graph = build_graph(request)
