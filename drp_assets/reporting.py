@@ -19,7 +19,7 @@ from drp_assets.pictures import link
 from launchers.attempts import Attempt, attempts_of, current_work
 from launchers.folders import writing
 from launchers.outcome import DatasetCount, Outcome, QuantumFailure
-from launchers.policies import place_of
+from launchers.policies import describe, place_of
 from planning.release import Release
 from resources.site import Site
 from validation.counts import CheckResult, Severity, check_counts
@@ -64,8 +64,9 @@ def report_outcome(
     for partition in partitions:
         # Its products are recorded together, which is what automation takes for granted.
         is_news = anew or not _is_recorded(context, assets, partition, outcome)
+        part = outcome.within(partition)
         for asset in assets:
-            _report_partition(context, site, release, asset, partition, outcome, table, pictures, is_news=is_news)
+            _report_partition(context, site, release, asset, partition, part, table, pictures, is_news=is_news)
 
 
 def fail_if_nothing_worked(outcome: Outcome) -> None:
@@ -204,10 +205,13 @@ def _report_partition(
 
 def _described(result: CheckResult, outcome: Outcome) -> str:
     """Say how much is there, and where that isn't all, the most frequent cause: a check is looked at first."""
-    said = f"{outcome.held} failures are held for somebody to decide" if outcome.held else result.message
-    if (result.passed and not outcome.held) or not outcome.decisions:
+    held = len(outcome.held)
+    said = result.message
+    if held:
+        said = f"{held} failure{' is' if held == 1 else 's are'} held for somebody to decide"
+    if (result.passed and not held) or not outcome.judgements:
         return said
-    first, *others = outcome.decisions
+    first, *others = describe(outcome.judgements)
     more = f" (and {len(others)} more causes, see `failures` of the partition)" if others else ""
     return f"{said}. {first}{more}"
 
@@ -216,7 +220,7 @@ def _metadata(site: Site, asset: ProductAsset, outcome: Outcome, made: DatasetCo
     task = outcome.tasks.get(asset.product.task) if asset.product else None
     return {
         # First, as it is what somebody who comes because of a failure looks for.
-        "failures": dg.MetadataValue.md("\n".join(f"* {line}" for line in outcome.decisions) or "none"),
+        "failures": dg.MetadataValue.md("\n".join(f"* {line}" for line in describe(outcome.judgements)) or "none"),
         _COUNT: made.count,
         "datasets expected": made.expected,
         "bytes": made.bytes,

@@ -177,19 +177,28 @@ class Casebook:
                 connection.execute(insert(_CASES), new)
         return len(new)
 
-    def cases(self, release: str, *, step: str | None = None, limit: int | None = None) -> list[Case]:
+    def cases(
+        self,
+        release: str,
+        *,
+        step: str | None = None,
+        submissions: Collection[str] | None = None,
+        limit: int | None = None,
+    ) -> list[Case]:
         """List decisions, the latest first.
 
         Parameters
         ----------
-        release, step
-            Whose; of all steps where none is named.
+        release, step, submissions
+            Whose; of all steps and submissions where none is named.
         limit
             How many at most.
         """
         query = select(_CASES).where(_CASES.c.release == release).order_by(_CASES.c.case_id.desc()).limit(limit)
         if step is not None:
             query = query.where(_CASES.c.step == step)
+        if submissions is not None:
+            query = query.where(_CASES.c.submission.in_(submissions))
         with self._reading() as connection:
             return [_case(row) for row in connection.execute(query).mappings()]
 

@@ -1,13 +1,15 @@
 """What became of a submission, as values: quanta by task, failures with their causes, datasets, resources used.
 
-Belongs here: those values. Doesn't: reading them from provenance (`launchers.judging`), or deciding what to do about
-them (`launchers.policies`).
+Belongs here: those values, and what was decided about each failure. Doesn't: reading them from provenance
+(`launchers.judging`), or deciding (`launchers.policies`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+from planning.policies import Action, Decision
 
 type Quantum = tuple[str, frozenset[tuple[str, int | str]]]
 """A quantum's name: task label and items of its data ID."""
@@ -74,6 +76,19 @@ class QuantumFailure:
     partition: str = ""
     node: str = ""
 
+    @property
+    def quantum(self) -> Quantum:
+        """Which one failed."""
+        return quantum_of(self.task, self.data_id)
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """A failure, and what is done about it."""
+
+    failure: QuantumFailure
+    decision: Decision
+
 
 @dataclass(frozen=True, slots=True)
 class DatasetCount:
@@ -105,10 +120,8 @@ class Outcome:
         From the first quantum's start to the last one's end.
     run_collection
         Where the outputs are; of several submissions, the latest one's.
-    held
-        Failures about which somebody has to decide before anything that depends on this goes on.
-    decisions
-        What was done about failures, a line each.
+    judgements
+        What was decided about failures, in the order in which it was: also about those that have been made good since.
     """
 
     tasks: Mapping[str, TaskOutcome]
@@ -118,8 +131,7 @@ class Outcome:
     peak_memory_mb: float
     wall_s: float
     run_collection: str
-    held: int = 0
-    decisions: tuple[str, ...] = ()
+    judgements: tuple[Judgement, ...] = ()
 
     @property
     def complete(self) -> bool:
@@ -130,6 +142,27 @@ class Outcome:
     def worked(self) -> bool:
         """Whether anything came of it."""
         return any(dataset.count for dataset in self.datasets.values())
+
+    @property
+    def held(self) -> tuple[QuantumFailure, ...]:
+        """Failures about which somebody has to decide before anything that depends on them goes on."""
+        last = {each.failure.quantum: each.decision.action for each in self.judgements}
+        return tuple(each for each in self.failures if last.get(each.quantum) is Action.HOLD)
+
+    def within(self, partition: str) -> Outcome:
+        """Give the same with the failures of one partition alone, and those whose data ID doesn't say in which it is.
+
+        Parameters
+        ----------
+        partition
+            Its key.
+        """
+        places = {"", partition}
+        return replace(
+            self,
+            failures=tuple(each for each in self.failures if each.partition in places),
+            judgements=tuple(each for each in self.judgements if each.failure.partition in places),
+        )
 
     @property
     def expected(self) -> int:

@@ -11,12 +11,11 @@ import dataclasses
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from launchers.casebook import Case
-from launchers.outcome import DatasetCount, Outcome, QuantumFailure, TaskOutcome
+from launchers.outcome import DatasetCount, Judgement, Outcome, Quantum, QuantumFailure, TaskOutcome, quantum_of
 from launchers.submission import StepRequest, SubmissionKey
 from planning.policies import Action, Decision, Failure, FailurePolicy, decide, memory_by_task
 
@@ -29,13 +28,8 @@ DEFAULT_LIMIT_MB = 491_520
 _WHOLE = frozenset({"instrument", "skymap", "band", "physical_filter"})
 """What a data ID has to name more than, for it to be one of many."""
 
-
-@dataclass(frozen=True, slots=True)
-class Judgement:
-    """A failure, and what is done about it."""
-
-    failure: QuantumFailure
-    decision: Decision
+_LEFT = frozenset({Action.HOLD, Action.IGNORE})
+"""What is done about a failure that stays one."""
 
 
 def judge(
@@ -171,7 +165,7 @@ def rescue_of(request: StepRequest, judgements: Sequence[Judgement], key: Submis
     by_task: defaultdict[str, list[Decision]] = defaultdict(list)
     for each in judgements:
         by_task[each.failure.task].append(each.decision)
-    left = [each.failure for each in judgements if each.decision.action in {Action.HOLD, Action.IGNORE}]
+    left = [each.failure for each in judgements if each.decision.action in _LEFT]
     return dataclasses.replace(
         request,
         key=key,
@@ -210,6 +204,11 @@ def combine(before: Outcome, after: Outcome | None, left: Iterable[QuantumFailur
     """
     left = tuple(left)
     still = Counter(failure.task for failure in left)
+    quanta_left = {failure.quantum for failure in left}
+    # That something was listed or held is no news of what has been done since.
+    judgements = [
+        each for each in before.judgements if each.decision.action not in _LEFT or each.failure.quantum in quanta_left
+    ]
     tasks_after = after.tasks if after else {}
     datasets_after = after.datasets if after else {}
     failures = (*left, *(after.failures if after else ()))
@@ -231,7 +230,7 @@ def combine(before: Outcome, after: Outcome | None, left: Iterable[QuantumFailur
         cpu_s=before.cpu_s + (after.cpu_s if after else 0.0),
         peak_memory_mb=max(before.peak_memory_mb, after.peak_memory_mb if after else 0.0),
         wall_s=before.wall_s + (after.wall_s if after else 0.0),
-        decisions=(*before.decisions, *(after.decisions if after else ())),
+        judgements=(*judgements, *(after.judgements if after else ())),
     )
 
 
@@ -329,3 +328,21 @@ def cases_of(request: StepRequest, judgements: Iterable[Judgement], run_id: str)
         )
         for failure, decision in ((each.failure, each.decision) for each in judgements)
     ]
+
+
+def judgements_from(cases: Iterable[Case], failures: Iterable[QuantumFailure]) -> list[Judgement]:
+    """Find out which failures were listed or held when they were last decided about: what earlier runs have left.
+
+    Parameters
+    ----------
+    cases
+        What the casebook has of the submissions that left them, the latest first.
+    failures
+        Those that are still left.
+    """
+    last: dict[Quantum, Decision] = {}
+    for case in cases:
+        decision = Decision(Action(case.action), case.policy, case.memory_mb)
+        last.setdefault(quantum_of(case.task, case.data_id), decision)
+    judgements = (Judgement(each, last[each.quantum]) for each in failures if each.quantum in last)
+    return [each for each in judgements if each.decision.action in _LEFT]

@@ -26,10 +26,9 @@ from launchers.casebook import Casebook
 from launchers.claiming import Others, claim_attempt
 from launchers.graph import NothingLeft, build_graph, read_summary
 from launchers.judging import read_exit_codes, read_outcome, read_quanta
-from launchers.outcome import Outcome
-from launchers.policies import Judgement
+from launchers.outcome import Judgement, Outcome
 from launchers.processes import exclusive
-from launchers.rescue import cause_of, not_tried, read_remains, rescue_request
+from launchers.rescue import Remains, cause_of, not_tried, read_remains, rescue_request
 from launchers.submission import StepRequest, SubmissionKey
 from launchers.watch import SILENCE_S, Progress
 from planning.policies import Action, Decision, FailurePolicy
@@ -107,10 +106,10 @@ def run_step(
         remains = read_remains(request, attempts_before(rules.submissions, request.key), request.quarantined)
         if remains is not None:
             request = rescue_request(request, remains, rules.causes)
-            so_far = remains.outcome
+            so_far = _with_judgements(remains, rules.casebook)
         elif rules.causes:
             raise Rejected("no attempt at it is known", request.key.name, "rescue it without --cause")
-    tried = held = 0
+    tried = 0
     while True:
         try:
             now = launch_and_watch(context, request, poll_s=poll_s, log_every_s=log_every_s, silence_s=silence_s)
@@ -118,20 +117,18 @@ def run_step(
             if so_far is None:
                 raise
             left = not_tried(so_far.failures, (), request.quarantined)
-            return dataclasses.replace(policies.combine(so_far, None, left), held=held)
+            return policies.combine(so_far, None, left)
         tried += 1
         judgements = _judge(context, request, rules, now, tried, silence_s)
-        lines = tuple(policies.describe(judgements))
-        now = dataclasses.replace(now, decisions=lines)
+        now = dataclasses.replace(now, judgements=tuple(judgements))
         if so_far is not None:
             # What is in other partitions, was not asked for or is held has not been tried, and is left.
             left = not_tried(so_far.failures, read_quanta(request), request.quarantined)
             so_far = policies.combine(so_far, now, left)
         else:
             so_far = now
-        held += sum(each.decision.action is Action.HOLD for each in judgements)
         if not policies.is_rescue_due(judgements, now):
-            return dataclasses.replace(so_far, held=held)
+            return so_far
         key, folder = claim_attempt(
             rules.submissions,
             _next(request.key),
@@ -192,6 +189,14 @@ def others_of(context: reattach.StepContext, silence_s: float = SILENCE_S) -> Ot
         return "" if handle is None else _look(handle, silence_s).state
 
     return Others(lives, still_runs, is_repeated, state_of, context.log.info)
+
+
+def _with_judgements(remains: Remains, casebook: Casebook) -> Outcome:
+    """Recall what was decided about what is left: what a run before has held is held until somebody rescues it."""
+    before = remains.outcome
+    submissions = [attempt.key for attempt in remains.attempts]
+    cases = casebook.cases(submissions[0].release, submissions=[key.name for key in submissions])
+    return dataclasses.replace(before, judgements=tuple(policies.judgements_from(cases, before.failures)))
 
 
 def _next(key: SubmissionKey) -> SubmissionKey:

@@ -215,11 +215,15 @@ def test_what_is_quarantined_is_done_without_and_nothing_is_left(world):
     assert "nothing is left to rescue" in said("rescue", "toy", "step1")
 
 
-@pytest.mark.integration
-def test_a_failure_held_for_a_decision_fails_the_blocking_check(world, tmp_path):
+def hold_evil_data(world: World) -> None:
     held = RELEASE | {"policies": [{"name": "ask", "exception": "EvilData", "action": "hold"}]}
-    (tmp_path / "releases" / "toy.yaml").write_text(yaml.safe_dump(held))
-    world.definitions = build_release_definitions(world.site, read_release(tmp_path / "releases" / "toy.yaml"))
+    (backfill.RELEASES / "toy.yaml").write_text(yaml.safe_dump(held))
+    world.definitions = build_release_definitions(world.site, read_release(backfill.RELEASES / "toy.yaml"))
+
+
+@pytest.mark.integration
+def test_a_failure_held_for_a_decision_fails_the_blocking_check(world):
+    hold_evil_data(world)
 
     result = world.run(**EVIL)
 
@@ -231,6 +235,26 @@ def test_a_failure_held_for_a_decision_fails_the_blocking_check(world, tmp_path)
     event = world.instance.get_latest_materialization_event(dg.AssetKey(["toy", "toy_doubled"]))
     text = event.asset_materialization.metadata["failures"].value
     assert "double: toy_tasks.EvilData: this exposure is evil: held for somebody to decide (ask)" in text
+
+    rescue_of_another_cause = world.run(rescue=True, causes=["ValueError"])
+
+    checks = rescue_of_another_cause.get_asset_check_evaluations()
+    assert {check.severity for check in checks if not check.passed} == {dg.AssetCheckSeverity.ERROR}
+    assert not any(check.passed for check in checks)
+    assert "1 failure is held for somebody to decide. 1 double: toy_tasks.EvilData" in checks[0].description
+
+    assert world.push_the_button().success
+    assert "nothing is left to rescue" in said("rescue", "toy", "step1")
+
+
+@pytest.mark.integration
+def test_a_failure_held_in_one_night_holds_no_other(world):
+    hold_evil_data(world)
+
+    result = world.run("20261101", "20261102", config=["double:behaviour={'2026110100001-1': 'raise'}"])
+
+    passed = {(check.partition, check.passed) for check in result.get_asset_check_evaluations()}
+    assert passed == {("20261101", False), ("20261102", True)}
 
 
 def test_quarantine_is_listed_with_why_and_can_be_taken_back(world):

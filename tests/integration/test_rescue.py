@@ -30,6 +30,7 @@ from launchers.claiming import claim_attempt  # noqa: E402
 from launchers.graph import build_graph  # noqa: E402
 from launchers.local.store import JobStore  # noqa: E402
 from launchers.outcome import Outcome, TaskOutcome  # noqa: E402
+from launchers.policies import describe  # noqa: E402
 from launchers.processes import exclusive  # noqa: E402
 from launchers.rescue import read_remains  # noqa: E402
 from launchers.step_run import FailureRules, launch_and_watch, others_of, rescue_turn, run_step  # noqa: E402
@@ -255,7 +256,7 @@ def test_a_connection_that_failed_is_tried_again_by_itself(world, tmp_path):
 
     assert outcome.complete
     assert world.quanta(2) == ONE
-    (decision,) = outcome.decisions
+    (decision,) = describe(outcome.judgements)
     assert decision.startswith("1 double: ConnectionError: the store didn't answer: tried again (connection); such as ")
     assert [case.action for case in world.casebook.cases("toy")] == ["retry"]
 
@@ -265,7 +266,7 @@ def test_retries_come_to_an_end_and_what_is_left_is_done_as_the_policy_says(worl
 
     outcome = world.run(again, x2026110100001_1="raise")
 
-    assert outcome.held == 1
+    assert len(outcome.held) == 1
     assert len(outcome.failures) == 1
     assert world.quanta(2) == ONE
     assert [case.action for case in world.casebook.cases("toy")] == ["hold", "retry"]
@@ -289,7 +290,7 @@ def test_what_somebody_cancelled_in_the_batch_system_is_not_submitted_again(worl
     outcome = world.run(x2026110100001_1="hang")
 
     somebody.join()
-    assert outcome.held == len(outcome.failures) > 0
+    assert outcome.held == outcome.failures != ()
     assert {case.policy for case in world.casebook.cases("toy")} == {"cancelled"}
     assert len(attempts_of(world.submissions, "toy", "step1")) == 1
 

@@ -39,6 +39,13 @@ def test_a_decision_is_kept_as_it_was_made(url: str) -> None:
     assert datetime.now(UTC) - kept.noted_at < timedelta(minutes=5)
 
 
+def test_decisions_about_some_submissions_are_found_among_all(url: str) -> None:
+    book = Casebook(url)
+    book.note([case("a"), case("b"), case("c")])
+    assert [each.submission for each in book.cases("dr1", submissions=["a", "c"])] == ["c", "a"]
+    assert book.cases("dr1", submissions=[]) == []
+
+
 def test_a_book_that_knew_no_nodes_is_gone_on_with(url: str) -> None:
     book = Casebook(url)
     book.note([case("old", node="n1")])

@@ -9,14 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from launchers.outcome import DatasetCount, Outcome, QuantumFailure, TaskOutcome, quantum_of
+from launchers.outcome import DatasetCount, Judgement, Outcome, QuantumFailure, TaskOutcome, quantum_of
 from launchers.policies import (
-    Judgement,
     cases_of,
     combine,
     describe,
     is_rescue_due,
     judge,
+    judgements_from,
     memory_of,
     rescue_of,
     with_memory,
@@ -156,6 +156,34 @@ def test_outcomes_add_up() -> None:
     assert both.failures == (failure(detector=2),)
     assert (both.cpu_s, both.wall_s, both.peak_memory_mb) == (2.0, 4.0, 9.0)
     assert both.run_collection == NEXT.run_collection
+
+
+def test_what_is_held_is_held_until_it_is_tried_again() -> None:
+    one, two = judged(Action.HOLD), judged(Action.HOLD, detector=2)
+    before = outcome(failures=(one.failure, two.failure), judgements=(one, two))
+    assert before.held == (one.failure, two.failure)
+    again = outcome(failures=(two.failure,), judgements=(judged(Action.IGNORE, detector=2),))
+    after = combine(before, again, [one.failure])
+    assert after.held == (one.failure,)
+    assert after.judgements == (one, *again.judgements)
+    assert combine(after, outcome()).held == ()
+
+
+def test_what_is_held_in_one_night_is_not_in_another() -> None:
+    made = [
+        Judgement(dataclasses.replace(failure(detector=number), partition=night), Decision(Action.HOLD, "p"))
+        for number, night in enumerate(("20261101", "20261102", ""))
+    ]
+    both = outcome(failures=tuple(each.failure for each in made), judgements=tuple(made))
+    assert both.within("20261101").held == (made[0].failure, made[2].failure)
+    assert both.within("20261102").judgements == (made[1], made[2])
+
+
+def test_what_was_decided_last_is_found_in_the_casebook_for_what_is_still_left() -> None:
+    held, mended, again = failure(), failure(detector=2), failure(detector=3)
+    first = cases_of(request(), [Judgement(each, Decision(Action.HOLD, "p")) for each in (held, mended, again)], "r")
+    second = cases_of(request(), [Judgement(again, Decision(Action.RETRY, "p"))], "r")
+    assert judgements_from([*second, *first], [held, again]) == [Judgement(held, Decision(Action.HOLD, "p"))]
 
 
 COUNTS = st.integers(0, 50)
