@@ -238,8 +238,8 @@ class _Reading:
     ) -> None:
         self._connection = connection
         self._spans = outlook.spans
-        self._expired = outlook.expired
-        self._unrecorded_expired = outlook.expired
+        self._expired = 0
+        self._unrecorded_gaps = outlook.expired_before
         self._notices = list(outlook.notices)
         self._begins = {place: span.position for place, span in outlook.spans.items()}
         self._recorded = dict(self._begins)
@@ -267,7 +267,7 @@ class _Reading:
             rows=self._rows,
             events=self._events,
             lag=sum(span.lag for span in self._spans.values()),
-            expired=sum(self._expired.values()),
+            expired=self._expired,
             notices=tuple(self._notices),
             elapsed_s=time.monotonic() - self._began,
         )
@@ -339,13 +339,15 @@ class _Reading:
     def _record(self, batch: _Batch) -> None:
         """Have a batch recorded, once the one before is: transactions keep the order of messages."""
         self._await_recording()
-        expired, self._unrecorded_expired = self._unrecorded_expired, {}
+        gaps, self._unrecorded_gaps = self._unrecorded_gaps, {}
         offsets: dict[Partition, int] = {}
         for place, span in self._spans.items():
-            if span.position != self._recorded[place] or span.partition in expired:
+            if span.position != self._recorded[place] or span.partition in gaps:
                 offsets[span.partition] = self._recorded[place] = span.position
         if offsets:
-            self._recording = self._writer.submit(self._ledger.record_batch, batch.receptions, offsets, expired=expired)
+            self._recording = self._writer.submit(
+                self._ledger.record_batch, batch.receptions, offsets, expired_before=gaps
+            )
 
     def _await_recording(self) -> None:
         if self._recording is not None:
@@ -353,6 +355,7 @@ class _Reading:
             self._recording = None
             self._rows += recorded.rows
             self._events += recorded.events
+            self._expired += recorded.expired
 
     def _commit(self) -> None:
         read = [TopicPartition(*place, at) for place, at in self._recorded.items() if at != self._begins[place]]

@@ -82,7 +82,7 @@ class Ledger:
         receptions: Sequence[Reception],
         offsets: Mapping[Partition, int],
         *,
-        expired: Mapping[Partition, int] | None = None,
+        expired_before: Mapping[Partition, int] | None = None,
         now: datetime | None = None,
     ) -> Recorded:
         """Record messages, counts of events and offsets in one transaction.
@@ -93,24 +93,24 @@ class Ledger:
             Messages in the order they were read.
         offsets
             The next offset of each partition that was read.
-        expired
-            How many messages Kafka had deleted unread, by partition.
+        expired_before
+            The first offset that Kafka still has, of partitions of which it deleted messages that nobody had read.
         now
             When they were received.
 
         Returns
         -------
         recorded
-            How many rows and events are new; messages before the ledger's own offset are known already and left out, so
-            two drains at a time, or one that died in the middle, count nothing twice.
+            How much of it is new; what is before the ledger's own offset is known already and left out, so two drains
+            at a time, or one that died in the middle, count nothing twice.
         """
         now = now or datetime.now(UTC)
         try:
             with self._writing() as connection:
-                return record(connection, receptions, offsets, expired or {}, now)
+                return record(connection, receptions, offsets, expired_before or {}, now)
         except Rejected:
             with self._writing() as connection:
-                return record(connection, sifted(connection, receptions, now), offsets, expired or {}, now)
+                return record(connection, sifted(connection, receptions, now), offsets, expired_before or {}, now)
 
     def offsets(self, cluster: str) -> Mapping[Partition, int]:
         """The next offset to read of each partition of a cluster that was ever read, in its latest incarnation."""

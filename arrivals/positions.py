@@ -57,20 +57,20 @@ class Outlook:
     ----------
     spans
         Of every partition of the wanted topics, in order.
-    expired
-        How many messages of a partition are gone unread, where some are.
+    expired_before
+        The first offset that is left of a partition, where messages before it are gone unread.
     notices
         What an operator should know of it, a line each.
     """
 
     spans: Mapping[Place, Span]
-    expired: Mapping[Partition, int]
+    expired_before: Mapping[Partition, int]
     notices: tuple[str, ...]
 
     @property
     def is_empty(self) -> bool:
         """Whether there is nothing to be read or recorded."""
-        return not self.expired and not any(span.lag for span in self.spans.values())
+        return not self.expired_before and not any(span.lag for span in self.spans.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +161,7 @@ def look(connection: Connection, wanted: re.Pattern[str], ledger: Ledger, timeou
     places = [TopicPartition(topic, number) for topic in topics for number in metadata.topics[topic].partitions]
     known = {(each.topic, each.number): (each, offset) for each, offset in ledger.offsets(cluster).items()}
     spans: dict[Place, Span] = {}
-    expired: dict[Partition, int] = {}
+    expired_before: dict[Partition, int] = {}
     for place, (low, high) in sorted(ends_of(connection.admin, places, timeout_s).items()):
         partition = Partition(cluster, *place, topic_id=ids.get(place[0], ""))
         start = start_of(partition, known.get(place), low, high)
@@ -169,8 +169,8 @@ def look(connection: Connection, wanted: re.Pattern[str], ledger: Ledger, timeou
         if start.notice:
             notices.append(start.notice)
         if start.expired:
-            expired[start.partition] = start.expired
-    return Outlook(spans, expired, tuple(notices))
+            expired_before[start.partition] = start.offset
+    return Outlook(spans, expired_before, tuple(notices))
 
 
 def topic_pattern(topics: str) -> re.Pattern[str]:

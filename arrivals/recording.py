@@ -35,7 +35,7 @@ def record(
     connection: Connection,
     receptions: Sequence[Reception],
     offsets: Mapping[Partition, int],
-    expired: Mapping[Partition, int],
+    expired_before: Mapping[Partition, int],
     now: datetime,
 ) -> Recorded:
     """Record a batch in a transaction that was begun for writing; see `arrivals.ledger.Ledger.record_batch`.
@@ -46,7 +46,7 @@ def record(
         The database refuses something in it: `sifted` finds out what.
     """
     try:
-        return _record(connection, receptions, offsets, expired, now)
+        return _record(connection, receptions, offsets, expired_before, now)
     except (DBAPIError, OverflowError, UnicodeEncodeError) as error:
         if not _is_refusal(error):
             raise
@@ -104,7 +104,7 @@ def _record(
     connection: Connection,
     receptions: Sequence[Reception],
     offsets: Mapping[Partition, int],
-    expired: Mapping[Partition, int],
+    expired_before: Mapping[Partition, int],
     now: datetime,
 ) -> Recorded:
     _lock_offsets(connection)
@@ -124,6 +124,8 @@ def _record(
             ),
         )
     _count_events(connection, [reception.message for reception in new if reception.message is not None], now)
+    # What another drain has counted since we looked is behind the ledger's own offset.
+    expired = {partition: max(begin - known[partition][1], 0) for partition, begin in expired_before.items()}
     connection.execute(
         update(OFFSETS)
         .where(OFFSETS.c.source == bindparam("of_source"))
@@ -143,7 +145,12 @@ def _record(
             for partition, next_offset in offsets.items()
         ],
     )
-    return Recorded(rows=len(rows), events=len(new) - len(rows), known_before=len(receptions) - len(new))
+    return Recorded(
+        rows=len(rows),
+        events=len(new) - len(rows),
+        known_before=len(receptions) - len(new),
+        expired=sum(expired.values()),
+    )
 
 
 def _lock_offsets(connection: Connection) -> None:

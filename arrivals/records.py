@@ -111,11 +111,22 @@ FIRST_COLUMNS = (*_TOLD, "received_at", "settled_at", "state", "reason", "attemp
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """What a batch added to the ledger."""
+    """What a batch added to the ledger.
+
+    Parameters
+    ----------
+    rows, events
+        New rows, and events that were counted only.
+    known_before
+        Messages of it that were in the ledger already.
+    expired
+        Messages that are lost, as nobody had read them before Kafka deleted them.
+    """
 
     rows: int
     events: int
     known_before: int
+    expired: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -103,11 +103,19 @@ def test_a_topic_that_was_made_anew_is_read_anew(ledger):
 
 
 def test_what_expired_unread_is_added_up(ledger):
-    ledger.record_batch([], {PARTITION: 100}, expired={PARTITION: 100})
-    ledger.record_batch([], {PARTITION: 150}, expired={PARTITION: 50})
+    ledger.record_batch([], {PARTITION: 110}, expired_before={PARTITION: 100})
+    ledger.record_batch([], {PARTITION: 160}, expired_before={PARTITION: 150})
 
     with ledger.engine.connect() as connection:
-        assert connection.execute(select(OFFSETS.c.next_offset, OFFSETS.c.expired)).one() == (150, 150)
+        assert connection.execute(select(OFFSETS.c.next_offset, OFFSETS.c.expired)).one() == (160, 140)
+
+
+def test_what_two_drains_find_expired_is_lost_once(ledger):
+    record(ledger, received(2))
+
+    lost = [ledger.record_batch([], {PARTITION: 12}, expired_before={PARTITION: 10}).expired for _ in range(2)]
+
+    assert lost == [7, 0]
 
 
 def test_a_message_that_is_not_believed_waits_in_quarantine_for_an_operator(ledger):
