@@ -349,7 +349,7 @@ def _store(wms_id: str) -> JobStore | None:
     folder: str | None = wms_id
     if wms_id.partition("_")[0].isdigit() and not Path(wms_id).exists():
         folder = Slurm().folder_of(wms_id)
-    store = JobStore(Path(folder).absolute()) if folder else None
+    store = JobStore(Path(folder)) if folder else None
     return store if store is not None and store.exists else None
 
 

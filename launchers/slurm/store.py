@@ -46,11 +46,16 @@ class JobStore:
     Parameters
     ----------
     submit_path
-        The workflow's folder.
+        The workflow's folder, by any of its names.
+
+    Attributes
+    ----------
+    submit_path
+        The one of them without links and dots: Slurm's jobs know their workflow by it.
     """
 
     def __init__(self, submit_path: Path) -> None:
-        self.submit_path = submit_path
+        self.submit_path = submit_path = submit_path.resolve()
         self._workflow = submit_path / "workflow.json"
         self._journal = submit_path / "journal.jsonl"
         self._environment = submit_path / "environment.json"

@@ -104,8 +104,8 @@ class SlurmWorkflow(BaseWmsWorkflow):
             store.create(self.plan, self.scripts, self.facts)
             for line in self.left_out:
                 store.tell(line)
-            command = shlex.join([sys.executable, "-m", "launchers.slurm.dispatcher", str(submit_path)])
-            dispatcher_script(submit_path).write_text(f"#!/bin/bash\nexec {command}\n", encoding="utf-8")
+            command = shlex.join([sys.executable, "-m", "launchers.slurm.dispatcher", str(store.submit_path)])
+            dispatcher_script(store.submit_path).write_text(f"#!/bin/bash\nexec {command}\n", encoding="utf-8")
         except OSError as error:
             raise folder_fault(error, submit_path) from error
 

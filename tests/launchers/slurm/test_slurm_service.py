@@ -93,13 +93,18 @@ def slurm(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FaultySlurm:
 
 
 @pytest.fixture
-def workflow(tmp_path: Path) -> SlurmWorkflow:
+def generic() -> GenericWorkflow:
     """Three labels, and so three arrays: two jobs, one that waits for them, and the final one."""
-    generic = GenericWorkflow("w")
-    generic.add_job(job("isr_0"))
-    generic.add_job(job("isr_1"))
-    generic.add_job(job("cal_0"), ["isr_0", "isr_1"])
-    generic.add_final(job("final_0"))
+    made = GenericWorkflow("w")
+    made.add_job(job("isr_0"))
+    made.add_job(job("isr_1"))
+    made.add_job(job("cal_0"), ["isr_0", "isr_1"])
+    made.add_final(job("final_0"))
+    return made
+
+
+@pytest.fixture
+def workflow(generic: GenericWorkflow, tmp_path: Path) -> SlurmWorkflow:
     return SlurmService({}).prepare(BpsConfig({"computeSite": "here"}), generic, str(tmp_path / "submit"))
 
 
@@ -223,3 +228,21 @@ def test_a_job_that_was_taken_back_is_not_found_again_in_the_queue(slurm, workfl
 
     assert [each.state for each in conductor.plan.jobs[:2]] == [JobState.PENDING] * 2
     assert slurm.alive == ["w.isr", "w.isr"]
+
+
+@pytest.mark.parametrize("name", ["link/submit", "other/../submit"])
+@pytest.mark.parametrize("is_asked_by_it", [True, False])
+def test_a_folder_is_the_same_workflow_by_whatever_name_it_is_submitted_and_asked_for(
+    slurm, generic, tmp_path, name, is_asked_by_it
+):
+    (tmp_path / "link").symlink_to(tmp_path)
+    (tmp_path / "other").mkdir()
+    plain, other = str(tmp_path / "submit"), str(tmp_path / name)
+    submitted, asked = (plain, other) if is_asked_by_it else (other, plain)
+    service = SlurmService({})
+    service.submit(service.prepare(BpsConfig({"computeSite": "here"}), generic, submitted))
+
+    assert service.get_status(asked)[0] is WmsStates.PENDING
+    assert service.restart(asked) == (None, None, "the workflow still runs; cancel it first")
+    assert [report.wms_id for report in service.report(asked)[0]] == [plain]
+    assert f"launchers.slurm.dispatcher {plain}" in (tmp_path / "submit" / "dispatcher.sh").read_text()

@@ -34,23 +34,25 @@ class FakeSlurm:
         self.submissions.append(list(options))
         values = dict(option.lstrip("-").partition("=")[::2] for option in options)
         array = 10 * len(self.submissions)
+        named = {"comment": values["comment"], "name": values["job-name"], "folder": values["chdir"]}
         if "array" not in values:
-            self.put(Element(array, 0), "PENDING", comment=values["comment"], name=values["job-name"])
+            self.put(Element(array, 0), "PENDING", **named)
             return array
         for span in values["array"].split(","):
             first, _, last = span.partition("-")
             for task in range(int(first), int(last or first) + 1):
                 reason = "JobHeldUser" if "--hold" in options else "Resources"
                 element = Element(array, task)
-                self.put(element, "PENDING", reason=reason, comment=values["comment"], name=values["job-name"])
+                self.put(element, "PENDING", reason=reason, **named)
         return array
 
     def put(self, element: Element, state: str, **values) -> None:
         known = self.elements.get(element)
         comment = values.pop("comment", known.comment if known else "")
         name = values.pop("name", known.name if known else "w")
+        folder = values.pop("folder", known.folder if known else self.folder)
         self.elements[element] = Queued(
-            element.array, element, state, comment=comment, folder=self.folder, name=name, **values
+            element.array, element, state, comment=comment, folder=folder, name=name, **values
         )
 
     def queue(self, user: str = "") -> Queue:
