@@ -109,6 +109,20 @@ def attempts_at(submissions: Path, work: SubmissionKey) -> list[Attempt]:
     return sorted(found, key=lambda attempt: attempt.key.attempt)
 
 
+def folders_of_run(submissions: Path, run_id: str) -> list[Path]:
+    """Find the folders of the attempts that a run has claimed, and nobody has taken over since.
+
+    Parameters
+    ----------
+    submissions
+        Folder of all submissions at this site.
+    run_id
+        The Dagster run's.
+    """
+    claims = sorted(submissions.glob(f"*/*/{CLAIM_FILE}"))
+    return [claim.parent for claim in claims if claim.read_text().splitlines()[-1:] == [run_id]]
+
+
 def _read(files: Iterable[Path]) -> Iterator[Attempt]:
     for file in files:
         content = json.loads(file.read_text())

@@ -3,7 +3,10 @@
 Belongs here: starting a run's worker in a session of its own, telling whether it lives, giving a run whose worker died
 a new one, ending it when asked. With Dagster's ``run_monitoring`` a run goes on after ``kill -9`` of its worker, and
 finds the submission that the dead worker had made (`launchers.step_run`).
-Doesn't: anything about submissions but cancelling those of a run whose worker is gone when the run is cancelled.
+Doesn't: anything about submissions but cancelling those that nobody watches when their run is cancelled.
+
+Whoever asks may be on another machine than the worker. Then nothing is known of it, and it counts as living: it gets no
+successor beside it, and ends by itself when its run is cancelled (`launchers.wanted`).
 
 In ``dagster.yaml``::
 
@@ -100,9 +103,10 @@ class ReattachingRunLauncher(RunLauncher, ConfigurableClass):
 
     def check_run_worker_health(self, run: dg.DagsterRun) -> CheckRunHealthResult:
         """Tell whether a run's worker lives; one that has finished its run is not missed."""
-        worker = self._worker(run.run_id)
+        host, worker = self._worker(run.run_id)
         if worker is None:
-            return CheckRunHealthResult(WorkerStatus.UNKNOWN, "the run has no worker on this machine")
+            # To Dagster, UNKNOWN is as good as dead.
+            return CheckRunHealthResult(WorkerStatus.RUNNING, _unseen(host))
         if worker.is_alive:
             return CheckRunHealthResult(WorkerStatus.RUNNING, run_worker_id=str(worker))
         now = self._instance.get_run_by_id(run.run_id)
@@ -111,24 +115,29 @@ class ReattachingRunLauncher(RunLauncher, ConfigurableClass):
         return CheckRunHealthResult(WorkerStatus.FAILED, f"its process {worker.pid} is gone", run_worker_id=str(worker))
 
     def get_run_worker_debug_info(self, run: dg.DagsterRun, include_container_logs: bool | None = True) -> str | None:
-        """Return the end of the worker's log."""
+        """Return where the worker is, where it isn't here, and the end of its log."""
+        host, worker = self._worker(run.run_id)
+        where = [_unseen(host)] if worker is None else []
         try:
             lines = self._log(run.run_id).read_text(encoding="utf-8", errors="replace").splitlines()
         except OSError:
-            return None
-        return "\n".join([f"End of {self._log(run.run_id)}:", *lines[-20:]])
+            return "\n".join(where) or None
+        return "\n".join([*where, f"End of {self._log(run.run_id)}:", *lines[-20:]])
 
     def terminate(self, run_id: str) -> bool:
-        """Cancel a run: its worker cancels what it has submitted; when it is gone, that is done here."""
+        """Cancel a run: its worker cancels what it has submitted; what nobody watches any more is cancelled here."""
         run = self._instance.get_run_by_id(run_id)
         if run is None or run.is_finished:
             return False
         self._instance.report_run_canceling(run)
-        worker = self._worker(run_id)
+        host, worker = self._worker(run_id)
         if worker is not None and worker.send(signal.SIGINT):
             return True
-        said = ["The run's worker was gone.", *self._cancel_submissions(run_id)]
-        self._instance.report_run_canceled(run, message="\n".join(said))
+        said = self._cancel_unwatched(run_id)
+        if worker is not None:
+            self._instance.report_run_canceled(run, message="\n".join(["The run's worker was gone.", *said]))
+        else:
+            self._instance.report_engine_event("\n".join([f"{_unseen(host)}; it ends by itself", *said]), run)
         return True
 
     def _start(
@@ -163,17 +172,24 @@ class ReattachingRunLauncher(RunLauncher, ConfigurableClass):
                 return worker
         return start_detached(command, log, environment=environment)
 
-    def _worker(self, run_id: str) -> ProcessIdentity | None:
+    def _worker(self, run_id: str) -> tuple[str, ProcessIdentity | None]:
+        """Give the machine that a run's worker is on, and its process where that is this one."""
         run = self._instance.get_run_by_id(run_id)
         host, _, identity = (run.tags.get(WORKER_TAG, "") if run else "").partition("/")
-        return ProcessIdentity.parse(identity) if host == socket.gethostname() else None
+        return host, ProcessIdentity.parse(identity) if host == socket.gethostname() else None
 
     def _log(self, run_id: str) -> Path:
         return self._state / "runs" / f"{run_id}.log"
 
-    def _cancel_submissions(self, run_id: str) -> list[str]:
+    def _cancel_unwatched(self, run_id: str) -> list[str]:
         # The middleware takes seconds to import, and a daemon seldom needs it.
-        from launchers import cancelling, reattach
+        from launchers import attempts, cancelling, reattach
 
-        handles = reattach.submissions_of_run(self._instance, run_id)
-        return [cancelling.cancel_with_run(handle, run_id)[1] for handle in handles]
+        recorded = [Path(each.submit_path).parent for each in reattach.submissions_of_run(self._instance, run_id)]
+        # A worker may die between submitting and saying so.
+        claimed = attempts.folders_of_run(self._state / "submissions", run_id)
+        return [cancelling.cancel_unwatched(folder, run_id) for folder in dict.fromkeys([*recorded, *claimed])]
+
+
+def _unseen(host: str) -> str:
+    return f"its worker is on {host or 'a machine that is not known'} and can't be seen from {socket.gethostname()}"

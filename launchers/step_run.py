@@ -17,11 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import dagster as dg
+from dagster._utils.interrupts import capture_interrupts
 
 from launchers import bps, policies, reattach, watch
 from launchers.attempts import attempts_before
 from launchers.bps import Handle
-from launchers.cancelling import cancel_with_run, forget_cancelling, was_cancelled_with_run
+from launchers.cancelling import WATCH_LOCK, cancel_with_run, forget_cancelling, was_cancelled_with_run
 from launchers.casebook import Casebook
 from launchers.claiming import Others, claim_attempt
 from launchers.graph import NothingLeft, build_graph, read_summary
@@ -30,6 +31,7 @@ from launchers.outcome import Judgement, Outcome
 from launchers.processes import exclusive
 from launchers.rescue import Remains, cause_of, not_tried, read_remains, rescue_request
 from launchers.submission import StepRequest, SubmissionKey
+from launchers.wanted import CANCELLED, interruption_of
 from launchers.watch import SILENCE_S, Progress
 from planning.policies import Action, Decision, FailurePolicy
 from resources.errors import Rejected
@@ -37,8 +39,6 @@ from resources.errors import Rejected
 LOG_EVERY_S = 5.0
 _LINES = 60
 """A submission that takes ten times as long has not ten times as many lines, but some hundred more."""
-
-_WATCHER = "watch.lock"
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,7 +265,7 @@ def launch_and_watch(
     """
     try:
         # Two watchers would restart and judge it against each other.
-        with in_turn(context, request.folder / _WATCHER, f"{request.key.name} is watched", log_every_s):
+        with in_turn(context, request.folder / WATCH_LOCK, f"{request.key.name} is watched", log_every_s):
             handle = _find_or_submit(context, request, silence_s)
             summary = read_summary(request)
             teller = _Teller(context, log_every_s)
@@ -273,6 +273,7 @@ def launch_and_watch(
                 handle,
                 poll_s=poll_s,
                 on_progress=teller.tell,
+                on_poll=interruption_of(context),
                 quanta_total=summary.total if summary else None,
                 silence_s=silence_s,
             )
@@ -299,7 +300,9 @@ def in_turn(context: reattach.StepContext, path: Path, what: str, tell_every_s: 
         How often to see who holds it now.
     """
     told = ""
+    interrupt_unless_wanted = interruption_of(context)
     while True:
+        interrupt_unless_wanted()
         with exclusive(path, wait_s=tell_every_s) as lock:
             if lock is not None:
                 with suppress(OSError):  # a full disk holds no name, and the lock holds without one
@@ -339,8 +342,9 @@ def _leave_or_cancel(context: reattach.StepContext, request: StepRequest) -> Non
     handle = bps.find(request.folder)
     if handle is None:
         return
-    if run is not None and run.status is dg.DagsterRunStatus.CANCELING:
-        is_cancelled, said = cancel_with_run(handle, context.run_id)
+    if run is not None and run.status in CANCELLED:
+        with capture_interrupts():  # a second one would leave it half cancelled
+            is_cancelled, said = cancel_with_run(handle, context.run_id)
         (context.log.info if is_cancelled else context.log.warning)(said)
     else:
         context.log.info(f"the worker is going; {handle.name} runs on")

@@ -97,6 +97,7 @@ def watch(
     *,
     poll_s: float = 0.25,
     on_progress: Callable[[Progress], None] = lambda progress: None,
+    on_poll: Callable[[], None] = lambda: None,
     quanta_total: int | None = None,
     silence_s: float = SILENCE_S,
 ) -> Progress:
@@ -110,6 +111,8 @@ def watch(
         Time between two questions.
     on_progress
         Called when something other than the time has changed.
+    on_poll
+        Called before each question, also while there is no answer; what it raises ends the watching.
     quanta_total
         Quanta in the graph, for the reports.
     silence_s
@@ -124,8 +127,13 @@ def watch(
     told: tuple[object, ...] = ()
     resumes = ended = 0
     first: Progress | None = None
+
+    def ask() -> tuple[Progress, bool]:
+        on_poll()
+        return _look_and_resume(handle)
+
     while True:
-        seen, resumed = patiently(lambda: _look_and_resume(handle), handle.name, poll_s=poll_s, silence_s=silence_s)
+        seen, resumed = patiently(ask, handle.name, poll_s=poll_s, silence_s=silence_s)
         progress = replace(seen, quanta_total=quanta_total, elapsed_s=time.monotonic() - began)
         first = first or progress
         progress = replace(progress, left_s=time_left(first, progress))

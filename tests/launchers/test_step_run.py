@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from scripted_service import ScriptedService
 
-from launchers import reattach, step_run
+from launchers import reattach, step_run, wanted
 from launchers.bps import Handle
 from launchers.submission import StepRequest, SubmissionKey
 
@@ -86,6 +86,24 @@ def test_what_was_cancelled_with_its_run_goes_on_when_it_is_asked_for_again(
     step_run.launch_and_watch(context_that_logs(said), request_with_submission, poll_s=0.0)
 
     assert service.restarted == ["1"]
+
+
+def test_a_run_that_is_cancelled_from_another_machine_cancels_its_submission_itself(
+    service, request_with_submission, said, monkeypatch
+):
+    monkeypatch.setattr(wanted, "ASK_EVERY_S", 0.0)
+    service.script += [WmsStates.RUNNING]
+    statuses = iter([dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTED])
+    context = context_that_logs(said)
+    context.instance = SimpleNamespace(
+        get_run_by_id=lambda _: dg.DagsterRun("job", status=next(statuses, dg.DagsterRunStatus.CANCELING))
+    )
+
+    with pytest.raises(dg.DagsterExecutionInterruptedError):
+        step_run.launch_and_watch(context, request_with_submission, poll_s=0.0)
+
+    assert service.cancelled == ["1"]
+    assert said[-1] == f"{KEY.name} was cancelled with its run: gone"
 
 
 def test_what_was_not_cancelled_is_said_so_with_how_to_do_it_by_hand(
