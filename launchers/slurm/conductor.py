@@ -100,7 +100,10 @@ class Conductor:
         changed: list[int] = []
         for element, mark in self._record.store.new_marks().items():
             position = self._record.positions.get(element)
-            if position is None or not self._is_current(position, element):
+            if position is None or self.plan.jobs[position].element != element:
+                continue
+            changed += self._as_released(position)
+            if not self.plan.jobs[position].state.is_with_slurm:
                 continue
             if mark.exit_code == 0:
                 changed += self.plan.ended(position, End(Ending.SUCCEEDED, 0, mark))
@@ -204,15 +207,16 @@ class Conductor:
             since = self._missing_since.setdefault(position, now)
             known = accounts.get(element)
             mark = self._marks.get(element)
+            end = end_of(known.state, known.status, mark) if known else None
+            changed += self._as_released(position) if end and end.ending is not Ending.CANCELLED else []
             if self.plan.jobs[position].is_parked:
-                if known is not None and known.state.startswith("CANCELLED"):
+                if end and end.ending is Ending.CANCELLED:
                     changed += self.plan.taken_away(position)
                 elif now - since >= _MISSING_S:
                     if self._record.positions.get(element) == position:
                         del self._record.positions[element]
                     changed += self.plan.unparked([position])
                 continue
-            end = end_of(known.state, known.status, mark) if known else None
             if end is None and now - since >= _MISSING_S:
                 # Accounting may hold a job for running for ever whose controller has lost it.
                 end = end_of(None, 0, mark)
@@ -221,6 +225,11 @@ class Conductor:
                 self._missing_since.pop(position, None)
                 changed += self._end(position, end)
         return changed
+
+    def _as_released(self, position: int) -> list[int]:
+        """Note of a job that has run that it was released, where who released it died before he could write so."""
+        job = self.plan.jobs[position]
+        return self.plan.released([position]) if job.is_parked and job.state is JobState.READY else []
 
     def _end(self, position: int, end: End) -> list[int]:
         job = self.plan.jobs[position]
@@ -298,10 +307,6 @@ class Conductor:
         self._record.write(changed)
         self._record.note(ended_at=time.time(), trouble="")
         self._record.store.forget_environment()
-
-    def _is_current(self, position: int, element: Element) -> bool:
-        job = self.plan.jobs[position]
-        return job.element == element and job.state.is_with_slurm
 
 
 def _names(elements: Iterable[Element]) -> list[str]:

@@ -242,6 +242,29 @@ def test_a_conductor_that_dies_before_it_can_write_has_submitted_nothing_twice(w
     assert w.states == {"a": "PENDING", "b": "UNREADY", "c": "PENDING", "final": "UNREADY"}
 
 
+@pytest.mark.parametrize("code", [0, 137, None])
+def test_what_was_released_and_has_ended_before_its_releaser_could_write_so_is_not_done_again(world, monkeypatch, code):
+    monkeypatch.setattr(conductor_module, "_MISSING_S", 0.0)
+    w = world(requests=[Request("j")])
+    monkeypatch.setattr(Plan, "released", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        w.park()
+    monkeypatch.undo()
+    for name in "ac":
+        w.end(name, code)
+        element, ended = w.element(name), "FAILED" if code else "COMPLETED"
+        w.slurm.accounted[element] = Accounted(ended, (code or 0) << 8, Usage(1.0))
+        del w.slurm.elements[element]
+
+    w.conductor = w.successor()
+    w.turn()
+
+    assert len(w.slurm.submissions) == 1
+    ended, after = ("FAILED", "PRUNED") if code else ("SUCCEEDED", "PENDING")
+    assert w.states == {"a": ended, "b": after, "c": ended, "final": "PENDING" if code else "UNREADY"}
+    assert w.conductor.plan.jobs[0].exit_code == (code or 0)
+
+
 def test_a_job_that_slurm_has_lost_is_tried_again_after_a_while(world, monkeypatch):
     w = world()
     w.park()
