@@ -34,7 +34,7 @@ from launchers.submission import StepRequest, SubmissionKey
 from launchers.wanted import CANCELLED, interruption_of
 from launchers.watch import SILENCE_S, Progress
 from planning.policies import Action, Decision, FailurePolicy
-from resources.errors import Rejected
+from resources.errors import OperatorError, Rejected, Retriable
 
 LOG_EVERY_S = 5.0
 _LINES = 60
@@ -242,8 +242,8 @@ def launch_and_watch(
 
     A submission of this name that exists is watched; one that was cancelled with its run goes on where it stopped, one
     that somebody has cancelled in the batch system stays so; only where there is none is a graph built and submitted.
-    When the step is interrupted, the submission is cancelled only if the run is being cancelled; a dying worker leaves
-    it running, for the next one.
+    A batch system that is away is waited for, also by what is still to be submitted. When the step is interrupted, the
+    submission is cancelled only if the run is being cancelled; a dying worker leaves it running, for the next one.
 
     Parameters
     ----------
@@ -266,7 +266,7 @@ def launch_and_watch(
     try:
         # Two watchers would restart and judge it against each other.
         with in_turn(context, request.folder / WATCH_LOCK, f"{request.key.name} is watched", log_every_s):
-            handle = _find_or_submit(context, request, silence_s)
+            handle = _find_or_submit(context, request, poll_s, silence_s)
             summary = read_summary(request)
             teller = _Teller(context, log_every_s)
             last = watch.watch(
@@ -317,7 +317,7 @@ def in_turn(context: reattach.StepContext, path: Path, what: str, tell_every_s: 
             context.log.info(f"{what} by {holder} already: waiting")
 
 
-def _find_or_submit(context: reattach.StepContext, request: StepRequest, silence_s: float) -> Handle:
+def _find_or_submit(context: reattach.StepContext, request: StepRequest, poll_s: float, silence_s: float) -> Handle:
     name = request.key.name
     handle = _find(request.folder, silence_s)
     if handle is not None:
@@ -332,22 +332,44 @@ def _find_or_submit(context: reattach.StepContext, request: StepRequest, silence
     graph = build_graph(request)
     quanta = ", ".join(f"{count} {task}" for task, count in graph.quanta.items())
     context.log.info(f"{name}: {graph.total} quanta ({quanta})")
-    handle = bps.submit(request, graph)
+    told = ""
+    interrupt_unless_wanted = interruption_of(context)
+
+    def submit() -> Handle:
+        nonlocal told
+        interrupt_unless_wanted()
+        try:
+            return bps.submit(request, graph)
+        except (Retriable, OSError, RuntimeError) as error:
+            if told != (told := str(error)):
+                context.log.warning(f"{name} is not submitted yet, and tried again for {silence_s:.0f} s: {told}")
+            raise
+
+    handle = watch.patiently(submit, name, poll_s=poll_s, silence_s=silence_s)
     reattach.record_launch(context, handle)
     return handle
 
 
 def _leave_or_cancel(context: reattach.StepContext, request: StepRequest) -> None:
+    name = request.key.name
     run = context.instance.get_run_by_id(context.run_id)
-    handle = bps.find(request.folder)
+    is_cancelling = run is not None and run.status in CANCELLED
+    try:
+        handle = bps.find(request.folder)
+    except (OperatorError, OSError, RuntimeError) as error:
+        context.log.warning(
+            f"whether the batch system has {name} it doesn't say: {error}; "
+            + ("see bps report, and end it with bps cancel" if is_cancelling else "the next worker asks again")
+        )
+        return
     if handle is None:
         return
-    if run is not None and run.status in CANCELLED:
+    if is_cancelling:
         with capture_interrupts():  # a second one would leave it half cancelled
             is_cancelled, said = cancel_with_run(handle, context.run_id)
         (context.log.info if is_cancelled else context.log.warning)(said)
     else:
-        context.log.info(f"the worker is going; {handle.name} runs on")
+        context.log.info(f"the worker is going; {name} runs on")
 
 
 class _Teller:

@@ -15,6 +15,7 @@ from scripted_service import ScriptedService
 from launchers import reattach, step_run, wanted
 from launchers.bps import Handle
 from launchers.submission import StepRequest, SubmissionKey
+from resources.errors import Rejected, Retriable, SiteFault
 
 KEY = SubmissionKey("dr1", "step1a", ("20261101",))
 
@@ -51,6 +52,95 @@ def test_a_worker_resumed_while_the_batch_system_is_away_waits_for_it(service, r
 
     assert outcome == "outcome"
     assert said[0].endswith("was submitted before: watching it again (1)")
+
+
+class AwayAtFirst:
+    """A batch system that takes a submission only after it has been asked a few times."""
+
+    def __init__(self, tmp_path: Path, *refusals: Exception) -> None:
+        self.refusals = list(refusals)
+        self.asked = 0
+        self.handle = Handle(f"{ScriptedService.__module__}.ScriptedService", "1", KEY.name, str(tmp_path / "submit"))
+
+    def submit(self, request: StepRequest, graph: SimpleNamespace) -> Handle:
+        self.asked += 1
+        if self.refusals:
+            raise self.refusals.pop(0)
+        return self.handle
+
+
+@pytest.fixture
+def to_submit(tmp_path, monkeypatch, said) -> StepRequest:
+    """A request that nobody has submitted, and a graph."""
+    monkeypatch.setattr(step_run, "build_graph", lambda request: SimpleNamespace(quanta={}, total=0))
+    monkeypatch.setattr(reattach, "record_launch", lambda *_: None)
+    return StepRequest(KEY, "repo", "DRP.yaml#step1a", ("dr1",), "dr1", "", tmp_path)
+
+
+def away() -> Retriable:
+    return Retriable("the scheduler is down", "slurm", "try again")
+
+
+def test_a_batch_system_that_is_away_when_something_is_submitted_is_waited_for(
+    service, to_submit, said, monkeypatch, tmp_path
+):
+    service.script += [WmsStates.SUCCEEDED]
+    batch = AwayAtFirst(tmp_path, away(), away(), ConnectionResetError("gone"))
+    monkeypatch.setattr(step_run.bps, "submit", batch.submit)
+
+    outcome = step_run.launch_and_watch(context_that_logs(said), to_submit, poll_s=0.0, silence_s=60)
+
+    assert (outcome, batch.asked) == ("outcome", 4)
+    waiting = f"{KEY.name} is not submitted yet, and tried again for 60 s: "
+    assert said[1:3] == [f"{waiting}slurm: the scheduler is down; try again", f"{waiting}gone"]
+
+
+def test_a_batch_system_that_stays_away_when_something_is_submitted_ends_the_run(
+    service, to_submit, said, monkeypatch, tmp_path
+):
+    monkeypatch.setattr(step_run.bps, "submit", AwayAtFirst(tmp_path, *(away() for _ in range(10**4))).submit)
+
+    with pytest.raises(SiteFault, match=r"silent for 0 s: slurm: the scheduler is down.*re-execute the run"):
+        step_run.launch_and_watch(context_that_logs(said), to_submit, poll_s=0.001, silence_s=0.02)
+
+
+@pytest.mark.parametrize("kind", [Rejected, SiteFault])
+def test_what_waiting_cannot_mend_fails_at_once(service, to_submit, said, monkeypatch, tmp_path, kind):
+    batch = AwayAtFirst(tmp_path, kind("no queue 'nosuch'", "slurm", "correct it"))
+    monkeypatch.setattr(step_run.bps, "submit", batch.submit)
+
+    with pytest.raises(kind, match="no queue"):
+        step_run.launch_and_watch(context_that_logs(said), to_submit, poll_s=0.0)
+
+    assert batch.asked == 1
+
+
+def test_a_run_can_be_cancelled_while_it_waits_to_submit(service, to_submit, said, monkeypatch, tmp_path):
+    service.script += [None]
+    intention = Handle(f"{ScriptedService.__module__}.ScriptedService", "", KEY.name, str(tmp_path / "submit"))
+
+    def submit(request: StepRequest, graph: SimpleNamespace) -> Handle:
+        (tmp_path / "handle.json").write_text(str(intention))
+        raise away()
+
+    def interrupt(_: float) -> None:
+        raise dg.DagsterExecutionInterruptedError
+
+    def silent(handle: Handle) -> None:
+        raise away()
+
+    monkeypatch.setattr(step_run.bps, "submit", submit)
+    monkeypatch.setattr(step_run.bps, "_look_up", silent)
+    monkeypatch.setattr(step_run.watch.time, "sleep", interrupt)
+    context = context_that_logs(said)
+    run = SimpleNamespace(status=dg.DagsterRunStatus.CANCELING)
+    context.instance = SimpleNamespace(get_run_by_id=lambda run_id: run)
+
+    with pytest.raises(dg.DagsterExecutionInterruptedError):
+        step_run.launch_and_watch(context, to_submit, poll_s=0.0)
+
+    assert said[-1].startswith(f"whether the batch system has {KEY.name} it doesn't say: slurm: the scheduler is down")
+    assert said[-1].endswith("see bps report, and end it with bps cancel")
 
 
 def test_what_somebody_cancelled_in_the_batch_system_stays_cancelled(service, request_with_submission, said):

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from lsst.ctrl.bps import WmsStates
@@ -18,12 +19,14 @@ sys.path.insert(0, str(TOY))
 
 from toy_repository import make_repository, make_request  # noqa: E402
 
-from launchers import bps, watch  # noqa: E402
+from launchers import bps, reattach, watch  # noqa: E402
 from launchers.bps import Handle  # noqa: E402
 from launchers.graph import build_graph  # noqa: E402
 from launchers.judging import read_outcome  # noqa: E402
 from launchers.outcome import LOST, TaskOutcome  # noqa: E402
+from launchers.slurm import service  # noqa: E402
 from launchers.slurm.store import JobStore  # noqa: E402
+from launchers.step_run import launch_and_watch  # noqa: E402
 from launchers.submission import StepRequest  # noqa: E402
 from resources.errors import Rejected  # noqa: E402
 from services.slurm import ClusterShape, Slurm  # noqa: E402
@@ -214,6 +217,29 @@ def test_a_submission_through_the_launchers_is_made_once_and_watched_to_its_end(
     assert (last.state, last.quanta_done, last.quanta_failed) == ("SUCCEEDED", graph.total, 0)
     assert read_outcome(request, first).complete
     assert all(job.attempt == 1 for job in JobStore(request.submit_path).read()[0].jobs)
+
+
+def test_a_run_that_submits_while_the_controller_is_down_waits_for_it_and_submits_once(
+    request_for, cluster, monkeypatch
+):
+    warned: list[str] = []
+
+    def start_it_again(line: str) -> None:
+        warned.append(line)
+        cluster.start()
+
+    monkeypatch.setattr(reattach, "record_launch", lambda *_: None)
+    monkeypatch.setattr(service, "_BETWEEN_TRIES_S", 0.1)
+    log = SimpleNamespace(info=lambda line: None, warning=start_it_again)
+    request = request_for()
+    cluster.controller.stop()
+
+    outcome = launch_and_watch(SimpleNamespace(run_id="run", instance=None, log=log), request, poll_s=0.5)
+
+    assert outcome.complete
+    assert "is not submitted yet" in warned[0]
+    assert "Slurm doesn't answer" in warned[0]
+    assert attempts(request) == {"SUCCEEDED": {1}}
 
 
 def test_a_quantum_that_hangs_is_out_of_time_on_its_node_with_its_jobs_log(request_for, cluster):
