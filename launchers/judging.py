@@ -339,4 +339,5 @@ def _plain(data_id: DataCoordinate) -> dict[str, int | str]:
 
 
 def _first_line(message: str) -> str:
-    return next(iter(message.strip().splitlines()), "")
+    # A header's card may end in NULs, which PostgreSQL keeps in no text.
+    return next(iter(message.strip().splitlines()), "").replace("\0", "\N{REPLACEMENT CHARACTER}")
