@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from launchers import bps, watch
 from launchers.attempts import Attempt
 from launchers.judging import read_outcome, read_quanta
-from launchers.outcome import Outcome, Quantum, QuantumFailure, quantum_of
+from launchers.outcome import Outcome, Quantum, QuantumFailure
 from launchers.policies import combine
 from launchers.submission import StepRequest
 from resources.errors import Rejected
@@ -80,7 +80,7 @@ def read_remains(
         done |= read_quanta(tried, partitions, quarantined) if partitions or quarantined else quanta
     if outcome is None:
         return None
-    failures = [each for each in outcome.failures if quantum_of(each.task, each.data_id) in done]
+    failures = [each for each in outcome.failures if each.quantum in done]
     left = (quantum for quantum, is_done in done.items() if not is_done)
     return Remains(dataclasses.replace(outcome, failures=tuple(failures)), tuple(submitted), frozenset(left))
 
@@ -106,9 +106,7 @@ def not_tried(
         Parts of data IDs that are left out: they are no failures any more.
     """
     return [
-        each
-        for each in failures
-        if quantum_of(each.task, each.data_id) not in tried and not _is_within(each.data_id.items(), quarantined)
+        each for each in failures if each.quantum not in tried and not _is_within(each.data_id.items(), quarantined)
     ]
 
 
@@ -166,7 +164,8 @@ def rescue_request(request: StepRequest, remains: Remains, causes: Sequence[str]
     chosen = of_causes(failures, causes)
     if failures and not chosen:
         raise Rejected("nothing failed for that", request.key.name, "see `drp rescue` without --cause for the causes")
-    later = [each for each in failures if each not in chosen]
+    wanted = {each.quantum for each in chosen}
+    later = [each for each in failures if each.quantum not in wanted]
     runs = [attempt.key.run_collection for attempt in reversed(remains.attempts)]
     return dataclasses.replace(
         request,
