@@ -242,7 +242,7 @@ class _Reading:
         self._unrecorded_gaps = outlook.expired_before
         self._notices = list(outlook.notices)
         self._begins = {place: span.position for place, span in outlook.spans.items()}
-        self._recorded = dict(self._begins)
+        self._recorded = {place: None if span.is_news else span.position for place, span in outlook.spans.items()}
         self._is_empty = outlook.is_empty
         self._settings = settings
         self._ledger = ledger
@@ -342,7 +342,7 @@ class _Reading:
         gaps, self._unrecorded_gaps = self._unrecorded_gaps, {}
         offsets: dict[Partition, int] = {}
         for place, span in self._spans.items():
-            if span.position != self._recorded[place] or span.partition in gaps:
+            if span.position != self._recorded[place]:
                 offsets[span.partition] = self._recorded[place] = span.position
         if offsets:
             self._recording = self._writer.submit(

@@ -34,6 +34,8 @@ class Span:
         Which.
     position, end
         The next offset to read, and the one where it ended when it was looked at.
+    is_news
+        Whether the ledger has to be told of it even if nothing is read.
     done
         Whether all up to there has been read.
     """
@@ -41,6 +43,7 @@ class Span:
     partition: Partition
     position: int
     end: int
+    is_news: bool = False
     done: bool = False
 
     @property
@@ -70,7 +73,7 @@ class Outlook:
     @property
     def is_empty(self) -> bool:
         """Whether there is nothing to be read or recorded."""
-        return not self.expired_before and not any(span.lag for span in self.spans.values())
+        return not any(span.lag or span.is_news for span in self.spans.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +86,8 @@ class Start:
         Which, with the incarnation that its messages belong to.
     offset
         The first to read.
+    is_new
+        Whether the ledger doesn't know this incarnation yet.
     expired
         How many messages are gone unread.
     notice
@@ -91,6 +96,7 @@ class Start:
 
     partition: Partition
     offset: int
+    is_new: bool = False
     expired: int = 0
     notice: str = ""
 
@@ -112,24 +118,23 @@ def start_of(partition: Partition, known: tuple[Partition, int] | None, low: int
         The first offset in Kafka, and the one after the last.
     """
     if known is None:
-        return Start(partition, low)
+        return Start(partition, low, is_new=True)
     before, offset = known
     name = f"{partition.topic}[{partition.number}]"
     continued = replace(partition, incarnation=before.incarnation, topic_id=partition.topic_id or before.topic_id)
     anew = replace(continued, incarnation=before.incarnation + 1)
     if partition.topic_id and before.topic_id and partition.topic_id != before.topic_id:
-        return Start(
-            anew, low, notice=f"{name}: the topic was made anew under the same name; it is read from its start"
-        )
+        notice = f"{name}: the topic was made anew under the same name; it is read from its start"
+        return Start(anew, low, is_new=True, notice=notice)
     if offset > high:
         notice = (
             f"{name}: ends at {high:,}, but was read up to {offset:,}: Kafka has lost messages that are in the ledger; "
             "it is read from its start, and what comes again is recognised"
         )
-        return Start(anew, low, notice=notice)
+        return Start(anew, low, is_new=True, notice=notice)
     if offset < low:
         notice = f"{name}: Kafka deleted {low - offset:,} messages before they were read; have them announced again"
-        return Start(continued, low, low - offset, notice)
+        return Start(continued, low, expired=low - offset, notice=notice)
     return Start(continued, offset)
 
 
@@ -165,7 +170,8 @@ def look(connection: Connection, wanted: re.Pattern[str], ledger: Ledger, timeou
     for place, (low, high) in sorted(ends_of(connection.admin, places, timeout_s).items()):
         partition = Partition(cluster, *place, topic_id=ids.get(place[0], ""))
         start = start_of(partition, known.get(place), low, high)
-        spans[place] = Span(start.partition, start.offset, high, done=start.offset >= high)
+        is_news = start.is_new or start.expired > 0
+        spans[place] = Span(start.partition, start.offset, high, is_news, done=start.offset >= high)
         if start.notice:
             notices.append(start.notice)
         if start.expired:

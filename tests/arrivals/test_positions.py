@@ -19,13 +19,13 @@ OFFSETS = st.integers(0, 50)
 def test_what_was_never_read_is_read_from_its_start():
     start = start_of(PARTITION, None, 4, 10)
 
-    assert (start.offset, start.partition, start.expired, start.notice) == (4, PARTITION, 0, "")
+    assert (start.offset, start.partition, start.is_new, start.expired, start.notice) == (4, PARTITION, True, 0, "")
 
 
 def test_what_was_read_is_read_on():
     start = start_of(PARTITION, (PARTITION, 7), 4, 10)
 
-    assert (start.offset, start.partition, start.notice) == (7, PARTITION, "")
+    assert (start.offset, start.partition, start.is_new, start.notice) == (7, PARTITION, False, "")
 
 
 def test_what_expired_unread_is_counted_and_told():
@@ -41,7 +41,7 @@ def test_a_topic_that_was_made_anew_is_another_partition_from_its_start():
     start = start_of(replace(PARTITION, topic_id="second-id"), (PARTITION, 7), 0, 10)
 
     assert (start.offset, start.partition.incarnation, start.partition.topic_id) == (0, 2, "second-id")
-    assert start.partition != PARTITION
+    assert start.is_new
     assert "made anew under the same name" in start.notice
 
 
@@ -68,6 +68,7 @@ def test_reading_starts_within_what_kafka_has_and_nothing_is_skipped_in_silence(
     start = start_of(replace(PARTITION, topic_id=topic_id), before, low, high)
 
     assert low <= start.offset <= high
+    assert start.is_new == (known is None or start.partition != PARTITION)
     if known is not None and start.partition == PARTITION:
         assert start.offset - start.expired == known
         assert bool(start.expired) == bool(start.notice)

@@ -143,6 +143,19 @@ def test_a_topic_made_anew_under_its_name_is_read_from_its_start(kafka, kafka_si
     assert drain(kafka, settings(topic), ledger).notices == ()
 
 
+def test_a_topic_made_anew_and_still_empty_is_told_of_once(kafka, kafka_site, ledger, new_topic, drain):
+    topic = new_topic(kafka_site)
+    publish(kafka_site, topic, *files(3, "old"))
+    drain(kafka, settings(topic), ledger)
+    kafka_site.delete_topic(topic)
+    eventually(lambda: topic not in kafka_site.admin().list_topics(timeout=5).topics)
+    kafka_site.create_topic(topic)
+
+    notices = [drain(kafka, settings(topic), ledger).notices for _ in range(2)]
+
+    assert [len(some) for some in notices] == [1, 0]
+
+
 def test_what_kafka_deleted_unread_is_counted_and_told(kafka, kafka_site, ledger, new_topic, drain):
     topic = new_topic(kafka_site)
     publish(kafka_site, topic, *files(4))
