@@ -26,9 +26,15 @@ _TIMEOUT_S = 60.0
 _SILENT = re.compile(
     r"Unable to contact slurm controller|Connection refused|Connection timed out|Socket timed out|Transport endpoint"
     r"|Zero Bytes were transmitted|Message receive failure|Communication connection failure|Resource temporarily"
-    r"|temporarily unable to accept|slurm_persist_conn_open|Unable to connect to|Controller is not responding",
+    r"|temporarily unable to accept|slurm_persist_conn_open|Unable to connect to|Controller is not responding"
+    r"|Unexpected message received|authentication (error|credential)",
     re.IGNORECASE,
 )
+_NOTHING_TO_RELEASE = re.compile(
+    r"No error|already (finished|complet)|Invalid job id|Access/permission denied", re.IGNORECASE
+)
+"""Of elements that are over or gone, and of those that an administrator holds; the queue says which is which."""
+
 _BRACKET_LIMIT = 60_000
 """Characters of one argument, which the kernel limits to 128 KiB."""
 
@@ -129,17 +135,30 @@ class Slurm:
             Which.
         whole
             Arrays of which all that is parked is meant: Slurm keeps those in one piece, which costs it much less.
+
+        Raises
+        ------
+        resources.errors.Retriable
+            The controller doesn't answer; some may have been let all the same.
+        resources.errors.Rejected
+            Slurm says no, and why.
         """
         single = _short(element for element in elements if element.array not in whole)
         for name in [*map(str, whole), *single]:
-            with contextlib.suppress(Rejected):
-                self._run("scontrol", "release", name)
+            self._run("scontrol", "release", name, tolerated=_NOTHING_TO_RELEASE)
 
     def cancel(self, names: Sequence[str]) -> None:
-        """Cancel jobs, arrays or elements; those that are over don't matter."""
+        """Cancel jobs, arrays or elements; those that are over don't matter: ``scancel`` says nothing of them.
+
+        Raises
+        ------
+        resources.errors.Retriable
+            The controller doesn't answer.
+        resources.errors.Rejected
+            Slurm says no, and why.
+        """
         if names:
-            with contextlib.suppress(Rejected):
-                self._run("scancel", "--quiet", *names)
+            self._run("scancel", "--quiet", *names)
 
     def cancel_elements(self, elements: Iterable[Element]) -> None:
         """Cancel elements."""
@@ -178,7 +197,7 @@ class Slurm:
         """Jobs that Slurm can have at a time."""
         return int(self.settings.get("MaxJobCount", "10000"))
 
-    def _run(self, program: str, *arguments: str) -> str:
+    def _run(self, program: str, *arguments: str, tolerated: re.Pattern[str] | None = None) -> str:
         environment = os.environ if self.environment is None else self.environment
         # What Slurm tells a job of itself would be taken for wishes of the jobs that it submits.
         clean = {
@@ -207,6 +226,8 @@ class Slurm:
             name = signal.Signals(-done.returncode).name
             raise Retriable(f"Slurm doesn't answer: {name} has ended {program}", program, "try again")
         complaint = _complaint(done.stderr) or f"it ended with {done.returncode} and no word"
+        if tolerated and done.stderr.strip() and all(map(tolerated.search, done.stderr.strip().splitlines())):
+            return done.stdout
         if _SILENT.search(done.stderr):
             raise Retriable(f"Slurm doesn't answer: {complaint}", program, "try again; see scontrol ping")
         raise Rejected(f"Slurm refuses: {complaint}", program, "see what was asked for")
