@@ -27,10 +27,10 @@ from resources.errors import OperatorError, Retriable
 _MISSING_S = 10.0
 """A job that nobody knows of any more may still have to say so: its file comes over a network."""
 
-_FORGETS_S = 120.0
-"""How soon after a release a held job may be one whose release a dying controller has forgotten.
+_FORGETS_S = 30.0
+"""How long after a release a controller that dies may forget it: it saves its state some seconds after each change.
 
-It saves its state some seconds after each change. Whoever holds a job just released has to do it again.
+Whoever holds a job just released has to do it again.
 """
 
 _MOST_STARTS = 5
@@ -68,7 +68,8 @@ class Conductor:
         self._marks: dict[Element, Mark] = {}
         self._missing_since: dict[int, float] = {}
         now = time.monotonic()
-        self._released_at = dict.fromkeys(self.plan.in_state(JobState.PENDING), now)
+        pending = (self.plan.jobs[position].element for position in self.plan.in_state(JobState.PENDING))
+        self._released_at = {element: now for element in pending if element is not None}
         self._stuck: dict[Element, str] = {}
         self._calm_until = 0.0
         self._record.write(self.plan.settle())
@@ -167,7 +168,7 @@ class Conductor:
             gone = queued.is_over and queued.state.startswith("CANCELLED")
             return self.plan.taken_away(position) if gone else []
         if alive is not None:
-            if why := self._why_stuck(position, queued):
+            if why := self._why_stuck(queued):
                 self._stuck[queued.element] = why
                 return []
             if alive is JobState.PENDING:
@@ -182,10 +183,13 @@ class Conductor:
         # What was killed could not say where it was.
         return changed if end.mark is not None else changed + self.plan.used(position, Usage(node=queued.node))
 
-    def _why_stuck(self, position: int, queued: Queued) -> str:
+    def _why_stuck(self, queued: Queued) -> str:
         """Say why Slurm holds a job that should be let go again."""
-        if queued.is_parked and time.monotonic() - self._released_at.get(position, float("-inf")) < _FORGETS_S:
+        released_at = self._released_at.get(queued.element)
+        if released_at is not None and queued.is_parked:
             return "Slurm had forgotten that these may run"
+        if released_at is not None and time.monotonic() - released_at >= _FORGETS_S:
+            del self._released_at[queued.element]
         if queued.could_not_start and queued.restarts <= _MOST_STARTS:
             return "Slurm's node could not start these"
         return ""
@@ -257,12 +261,13 @@ class Conductor:
             for why in dict.fromkeys(self._stuck.values()):
                 names = sorted(str(element) for element, reason in self._stuck.items() if reason == why)
                 self._record.store.tell(f"{why}, so they are let go again: {', '.join(names)}")
+            self._released_at |= dict.fromkeys(self._stuck, time.monotonic())
             self._stuck = {}
         parked = [n for n in self.plan.in_state(JobState.READY) if self.plan.jobs[n].is_parked]
         if parked:
             elements = [element for n in parked if (element := self.plan.jobs[n].element)]
             self._slurm.release(elements, self._whole_arrays(elements))
-            self._released_at |= dict.fromkeys(parked, time.monotonic())
+            self._released_at |= dict.fromkeys(elements, time.monotonic())
             self._record.write(self.plan.released(parked))
 
     def _whole_arrays(self, elements: Iterable[Element]) -> list[int]:

@@ -356,10 +356,39 @@ def test_a_number_that_slurm_gives_out_again_is_another_job(world, monkeypatch):
     assert w.states["a"] == "PENDING"
 
 
+def test_a_release_that_slurm_did_not_hear_is_repeated(world, monkeypatch):
+    w = world()
+    w.park()
+    release = w.slurm.release
+    monkeypatch.setattr(w.slurm, "release", lambda *_: (_ for _ in ()).throw(Retriable("Slurm doesn't answer")))
+    w.end("a", 0)
+    w.turn()
+    assert w.states["b"] == "READY"
+    assert w.store.read_facts()["trouble"] == "Slurm doesn't answer"
+
+    monkeypatch.setattr(w.slurm, "release", release)
+    w.turn()
+
+    assert w.states["b"] == "PENDING"
+    assert w.slurm.elements[w.element("b")].alive is JobState.PENDING
+
+
+def test_a_job_whose_release_is_forgotten_is_let_go_again_however_long_slurm_was_away(world, monkeypatch):
+    monkeypatch.setattr(conductor_module, "_FORGETS_S", 0.0)
+    w = world()
+    w.park()
+    w.slurm.put(w.element("a"), "PENDING", reason="JobHeldUser")
+
+    w.turn()
+
+    assert w.slurm.elements[w.element("a")].alive is JobState.PENDING
+
+
 def test_a_job_that_its_owner_holds_later_stays_held(world, monkeypatch):
     monkeypatch.setattr(conductor_module, "_FORGETS_S", 0.0)
     w = world()
     w.park()
+    w.turn()
     w.slurm.put(w.element("a"), "PENDING", reason="JobHeldUser")
 
     w.turn()
