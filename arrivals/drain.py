@@ -21,7 +21,7 @@ from typing import Self
 
 from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
 
-from arrivals.connection import Connection
+from arrivals.connection import Connection, Place
 from arrivals.garbage import only_new_objects_collected
 from arrivals.ledger import Ledger
 from arrivals.positions import Outlook, Span, look, topic_pattern
@@ -251,6 +251,7 @@ class _Reading:
         self._began = began
         self._writer = writer
         self._recording: Future[Recorded] | None = None
+        self._unreadable: dict[Place, KafkaError] = {}
         self._told_to_begin = False
         self._rows = 0
         self._events = 0
@@ -261,6 +262,7 @@ class _Reading:
         if not self._is_empty:
             self._told_to_begin = self._connection.read_from(self._begins)
             self._read()
+            self._tell_of_unreadable()
             self._commit()
             self._connection.reached({place: span.position for place, span in self._spans.items()})
         return DrainResult(
@@ -333,8 +335,19 @@ class _Reading:
             self._notices.append(f"{place}: offset {span.position:,} has gone while it was to be read")
             self.may_go_on = False
         else:
-            raise KafkaException(error)
+            self._unreadable[span.partition.topic, span.partition.number] = error
+            self.may_go_on = False
         span.done = True
+
+    def _tell_of_unreadable(self) -> None:
+        """Say of which partitions Kafka gives nothing; that it gives nothing of any is an error."""
+        numbers: dict[tuple[str, int, str], list[int]] = {}
+        for (topic, number), error in sorted(self._unreadable.items()):
+            numbers.setdefault((topic, error.code(), error.str()), []).append(number)
+        errors = [KafkaError(code, f"{topic}{some}: {text}") for (topic, code, text), some in numbers.items()]
+        if errors and len(self._unreadable) == len(self._spans):
+            raise KafkaException(errors[0])
+        self._notices += [f"not read: {self._connection.explain(KafkaException(error))}" for error in errors]
 
     def _record(self, batch: _Batch) -> None:
         """Have a batch recorded, once the one before is: transactions keep the order of messages."""

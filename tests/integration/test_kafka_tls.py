@@ -8,13 +8,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 import yaml
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
-from confluent_kafka.admin import ResourceType
+from confluent_kafka.admin import AclBinding, ResourceType
 
 from arrivals.drain import Drain, DrainLimits, drain
 from arrivals.ledger import Ledger
@@ -219,30 +219,52 @@ def test_an_unknown_principal_sees_nothing_and_is_told_so(kafka_site, new_topic,
     )
 
 
-def test_a_topic_that_may_be_seen_but_not_read_is_refused(kafka_site, refused):
-    who = "onlooker"
-    topic = "SEEN-raw"
-    kafka_site.create_topic(topic)
-    publish(kafka_site, topic, 1)
-    seeing = [rule for rule in may_read(who, ["SEEN-"], READER_GROUPS) if not (rule.name == "SEEN-" and reads(rule))]
-    admin = kafka_site.admin()
-    for done in admin.create_acls(seeing).values():
+def may_see(cluster: ApacheKafka, who: str, topic: str) -> None:
+    """Make a topic with a message, which one may see and not read."""
+    cluster.create_topic(topic)
+    publish(cluster, topic, 1)
+    rules = may_read(who, [topic], READER_GROUPS)
+    grant(cluster, [rule for rule in rules if not (rule.name == topic and reads(rule))])
+
+
+def grant(cluster: ApacheKafka, rules: Sequence[AclBinding]) -> None:
+    admin = cluster.admin()
+    for done in admin.create_acls(list(rules)).values():
         done.result(PATIENCE_S)
 
-    error = refused(shown_by(kafka_site.certificate(who), kafka_site.address), f"^{topic}$")
+
+def test_a_topic_that_may_be_seen_but_not_read_is_refused(kafka_site, refused):
+    may_see(kafka_site, "onlooker", "SEEN-raw")
+
+    error = refused(shown_by(kafka_site.certificate("onlooker"), kafka_site.address), "^SEEN-raw$")
 
     assert isinstance(error, SiteFault)
-    assert f"Kafka: CN={who},O={ORGANISATION} has no such right to a topic: " in str(error)
+    assert f"Kafka: CN=onlooker,O={ORGANISATION} has no such right to a topic: SEEN-raw[0]: " in str(error)
+
+
+def test_a_topic_that_may_not_be_read_is_named_and_holds_up_no_other(kafka_site, new_topic, ledger):
+    who = "beginner"
+    readable = new_topic(kafka_site, 3)
+    grant(kafka_site, may_read(who, [readable], READER_GROUPS))
+    may_see(kafka_site, who, f"NEW-{readable}")
+    publish(kafka_site, readable, 30)
+    kafka = shown_by(kafka_site.certificate(who), kafka_site.address)
+
+    results = [drain(kafka, arrivals(readable), ledger) for _ in range(2)]
+
+    assert [(result.rows, result.lag) for result in results] == [(30, 1), (0, 1)]
+    for result in results:
+        [notice] = result.notices
+        assert notice.startswith(f"not read: {kafka_site.address}: Kafka: CN={who},O={ORGANISATION} has no such right")
+        assert f": NEW-{readable}[0]: " in notice
 
 
 def test_who_may_read_topics_and_keep_no_group_reads_on_and_is_told_so(kafka_site, new_topic, ledger):
     who = "groupless"
     topic = new_topic(kafka_site, 3)
     publish(kafka_site, topic, 300)
-    reading = [rule for rule in may_read(who, [topic], READER_GROUPS) if rule.restype is ResourceType.TOPIC]
-    admin = kafka_site.admin()
-    for done in admin.create_acls(reading).values():
-        done.result(PATIENCE_S)
+    rules = may_read(who, [topic], READER_GROUPS)
+    grant(kafka_site, [rule for rule in rules if rule.restype is ResourceType.TOPIC])
     batches = arrivals(f"^{topic}$").model_copy(update={"batch_messages": 10})
 
     notices: set[str] = set()
