@@ -271,9 +271,10 @@ class Conductor:
             self._record.write(self.plan.released(parked))
 
     def _whole_arrays(self, elements: Iterable[Element]) -> list[int]:
-        """Give the arrays of which nothing but these elements is parked."""
-        parked = Counter(job.element.array for job in self.plan.jobs if job.element and job.is_parked)
-        return [array for array, count in Counter(each.array for each in elements).items() if count == parked[array]]
+        """Give the arrays of which nothing is held but these elements: neither parked, nor by a person."""
+        held = (job for job in self.plan.jobs if job.is_parked or job.state is JobState.HELD)
+        count = Counter(job.element.array for job in held if job.element)
+        return [array for array, some in Counter(each.array for each in elements).items() if some == count[array]]
 
     def _cancel_stragglers(self, ours: Sequence[Queued]) -> None:
         """Cancel what nobody waits for any more: parked descendants of what failed, all but the end of what aborted."""

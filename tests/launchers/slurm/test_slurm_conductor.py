@@ -397,6 +397,22 @@ def test_a_job_that_its_owner_holds_later_stays_held(world, monkeypatch):
     assert w.slurm.elements[w.element("a")].alive is JobState.HELD
 
 
+def test_a_job_that_its_owner_holds_stays_held_when_all_others_of_its_array_are_let(world, monkeypatch):
+    monkeypatch.setattr(conductor_module, "_FORGETS_S", 0.0)
+    jobs = [Job("a", "j"), Job("b", "j", place=1), Job("c", "j", place=2, parents=(0,))]
+    w = world(jobs)
+    w.park()
+    w.turn()
+    w.slurm.put(w.element("b"), "PENDING", reason="JobHeldUser")
+    w.turn()
+
+    w.end("a", 0)
+    w.turn()
+
+    assert w.states == {"a": "SUCCEEDED", "b": "HELD", "c": "PENDING"}
+    assert w.slurm.elements[w.element("b")].alive is JobState.HELD
+
+
 @pytest.mark.parametrize("trouble", [Rejected("Slurm refuses: no"), Retriable("Slurm doesn't answer")])
 def test_what_slurm_does_not_do_is_said_and_tried_again(world, trouble):
     w = world()

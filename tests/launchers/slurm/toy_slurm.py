@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from launchers.slurm.jobs import Element
+from launchers.slurm.jobs import Element, JobState
 from launchers.slurm.queue import Accounted, Partition, Queue, Queued
 
 
@@ -59,7 +59,8 @@ class FakeSlurm:
         return Queue(dict(self.elements))
 
     def release(self, elements: Iterable[Element], whole: Iterable[int] = ()) -> None:
-        for element in elements:
+        held = [element for element, queued in self.elements.items() if queued.alive is JobState.HELD]
+        for element in {*elements, *(element for element in held if element.array in whole)}:
             self.put(element, "PENDING", reason="Resources")
 
     def cancel(self, names: Sequence[str]) -> None:
