@@ -22,8 +22,8 @@ from commands.console import make_console
 from drp_assets.submissions import UNCHANGED, request_at
 from launchers.attempts import Work, attempts_of, current_work
 from launchers.casebook import Casebook
+from launchers.causes import place_of
 from launchers.outcome import QuantumFailure
-from launchers.policies import place_of
 from launchers.rescue import Remains, cause_of, of_causes, read_remains
 from launchers.selection import checked
 from planning.pipeline import Step

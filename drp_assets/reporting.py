@@ -17,9 +17,9 @@ from drp_assets.events import log_check, log_materialization, recorded_metadata
 from drp_assets.keys import COMPLETE, ProductAsset
 from drp_assets.pictures import link
 from launchers.attempts import Attempt, attempts_of, current_work
+from launchers.causes import describe, place_of
 from launchers.folders import writing
 from launchers.outcome import DatasetCount, Outcome, QuantumFailure
-from launchers.policies import describe, place_of
 from planning.release import Release
 from resources.site import Site
 from validation.counts import CheckResult, Severity, check_counts
@@ -212,7 +212,7 @@ def _described(result: CheckResult, outcome: Outcome) -> str:
     if (result.passed and not held) or not outcome.judgements:
         return said
     first, *others = describe(outcome.judgements)
-    more = f" (and {len(others)} more causes, see `failures` of the partition)" if others else ""
+    more = " (it isn't the only cause: see `failures` of the partition)" if others else ""
     return f"{said}. {first}{more}"
 
 

@@ -2,7 +2,7 @@
 
 Belongs here: judging each failure by the release's policies, the request that does exactly the failed quanta again, and
 one outcome out of several attempts; as functions of values. Doesn't: the rules (`planning.policies`), their record
-(`launchers.casebook`), or running anything (`launchers.step_run`).
+(`launchers.casebook`), telling of them (`launchers.causes`), or running anything (`launchers.step_run`).
 """
 
 from __future__ import annotations
@@ -247,53 +247,6 @@ def _combined_count(before: DatasetCount, after: DatasetCount) -> DatasetCount:
     expected = before.expected or after.expected
     # A quantum that failed late has left some of its outputs, and its rescue makes them again.
     return DatasetCount(min(before.count + after.count, expected), before.bytes + after.bytes, expected)
-
-
-def describe(judgements: Iterable[Judgement]) -> list[str]:
-    """Say what is done, a line for each cause with one quantum as its example, the most frequent first.
-
-    Parameters
-    ----------
-    judgements
-        What was decided.
-    """
-    groups: defaultdict[tuple[str, str, str, Decision], list[QuantumFailure]] = defaultdict(list)
-    for each in judgements:
-        failure = each.failure
-        groups[failure.task, failure.exception, failure.message, each.decision].append(failure)
-    return [
-        f"{len(failures)} {task}: {exception or 'no exception'}: {message}: "
-        f"{_said(decision.action, decision.memory_mb)} ({decision.policy}); such as {_example(failures[0])}"
-        for (task, exception, message, decision), failures in sorted(groups.items(), key=lambda item: -len(item[1]))
-    ]
-
-
-def _example(failure: QuantumFailure) -> str:
-    data_id = ", ".join(f"{key}={value}" for key, value in failure.data_id.items())
-    return f"{data_id}{place_of(failure)}, log {failure.log or 'none'}"
-
-
-def place_of(failure: QuantumFailure) -> str:
-    """Say where a quantum failed and with how much memory, as far as that is known, after a comma.
-
-    Parameters
-    ----------
-    failure
-        What failed.
-    """
-    node = f", on {failure.node}" if failure.node else ""
-    memory = f", {failure.memory_mb:.0f} MB" if failure.memory_mb else ""
-    return node + memory
-
-
-def _said(action: Action, memory_mb: int | None) -> str:
-    return {
-        Action.RETRY: "tried again",
-        Action.MORE_MEMORY: f"tried again with {memory_mb} MB",
-        Action.QUARANTINE: "quarantined",
-        Action.HOLD: "held for somebody to decide",
-        Action.IGNORE: "listed",
-    }[action]
 
 
 def cases_of(request: StepRequest, judgements: Iterable[Judgement], run_id: str) -> list[Case]:

@@ -24,6 +24,7 @@ from launchers.attempts import attempts_before
 from launchers.bps import Handle
 from launchers.cancelling import WATCH_LOCK, cancel_with_run, forget_cancelling, was_cancelled_with_run
 from launchers.casebook import Casebook
+from launchers.causes import describe
 from launchers.claiming import Others, claim_attempt
 from launchers.graph import NothingLeft, build_graph, read_summary
 from launchers.judging import read_exit_codes, read_outcome, read_quanta
@@ -214,7 +215,7 @@ def _judge(
         # Whoever cancelled it in the batch system doesn't want to see it again by itself.
         judgements = [Judgement(each.failure, Decision(Action.HOLD, "cancelled")) for each in judgements]
     rules.casebook.note(policies.cases_of(request, judgements, context.run_id))
-    for line in policies.describe(judgements):
+    for line in describe(judgements):
         context.log.warning(line)
     for data_id, judgement in policies.quarantined_in(judgements):
         why = f"{judgement.decision.policy}: {cause_of(judgement.failure)}"

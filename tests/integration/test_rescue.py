@@ -26,11 +26,11 @@ from toy_repository import make_repository, make_request  # noqa: E402
 from launchers import bps, warm, watch  # noqa: E402
 from launchers.attempts import attempts_of  # noqa: E402
 from launchers.casebook import Casebook  # noqa: E402
+from launchers.causes import describe  # noqa: E402
 from launchers.claiming import claim_attempt  # noqa: E402
 from launchers.graph import build_graph  # noqa: E402
 from launchers.local.store import JobStore  # noqa: E402
 from launchers.outcome import Outcome, TaskOutcome  # noqa: E402
-from launchers.policies import describe  # noqa: E402
 from launchers.processes import exclusive  # noqa: E402
 from launchers.rescue import read_remains  # noqa: E402
 from launchers.step_run import FailureRules, launch_and_watch, others_of, rescue_turn, run_step  # noqa: E402

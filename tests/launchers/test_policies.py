@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from launchers.causes import describe
 from launchers.outcome import DatasetCount, Judgement, Outcome, QuantumFailure, TaskOutcome, quantum_of
 from launchers.policies import (
     cases_of,
     combine,
-    describe,
     is_rescue_due,
     judge,
     judgements_from,
@@ -196,20 +196,6 @@ def test_combined_counts_are_always_possible(done: int, bad: int, waiting: int, 
     task = combine(before, after).tasks["t"]
     assert task.succeeded + task.failed + task.blocked == task.expected
     assert min(task.succeeded, task.failed, task.blocked, task.caveats) >= 0
-
-
-def test_decisions_are_told_by_cause() -> None:
-    made = [judged(Action.RETRY), judged(Action.RETRY, detector=2), judged(Action.MORE_MEMORY, 99, exception="E")]
-    assert describe(made) == [
-        "2 isr: ValueError: too bad: tried again (p); such as exposure=7, detector=1, log s3://log",
-        "1 isr: E: too bad: tried again with 99 MB (p); such as exposure=7, detector=1, log s3://log",
-    ]
-
-
-def test_a_causes_example_says_on_which_node_and_with_how_much_memory() -> None:
-    failed = dataclasses.replace(failure(), node="n1", memory_mb=2047.6)
-    (line,) = describe([Judgement(failed, Decision(Action.RETRY, "p"))])
-    assert line.endswith("such as exposure=7, detector=1, on n1, 2048 MB, log s3://log")
 
 
 def test_the_casebook_gets_what_failed_why_and_what_is_done() -> None:
