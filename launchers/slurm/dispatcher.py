@@ -22,7 +22,7 @@ from types import FrameType
 from launchers.slurm.commands import Slurm, user_name
 from launchers.slurm.conductor import Conductor
 from launchers.slurm.queue import Queue, Queued
-from launchers.slurm.store import JobStore
+from launchers.slurm.store import JobStore, Unreadable
 from resources.errors import OperatorError
 
 JOB_NAME = "bps-dispatcher-1"
@@ -192,7 +192,10 @@ def _dispatchers(queue: Queue) -> Iterator[Queued]:
 def _is_over(submit_path: Path) -> bool:
     store = JobStore(submit_path)
     try:
-        return not store.exists or bool(store.read_facts().get("ended_at"))
+        return not store.exists or bool(store.read()[1].get("ended_at"))
+    except Unreadable as error:
+        _say(str(error))
+        return True
     except OSError:
         return False
 

@@ -3,13 +3,13 @@
 Belongs here: `SlurmService`, the whole of ctrl_bps's interface (prepare, submit, restart, report, get_status, cancel,
 list_submitted_jobs, run_submission_checks, ping). A workflow's id is the path of its submit folder; the number of any
 of its jobs in Slurm will do as well.
-Doesn't: making a workflow go on (`launchers.slurm.dispatcher`), or the reports' form (`launchers.slurm.report`).
+Doesn't: making a workflow go on (`launchers.slurm.dispatcher`), the reports' form (`launchers.slurm.report`), or
+remembering which workflows there are (`launchers.slurm.registry`).
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -27,6 +27,7 @@ from launchers.slurm.dispatcher import COMMENT, dispatcher_options, dispatchers,
 from launchers.slurm.jobs import Plan
 from launchers.slurm.oneline import in_one_line
 from launchers.slurm.queue import Queue
+from launchers.slurm.registry import note, noted, passing_over
 from launchers.slurm.report import Standing, held_message, report_of, standing
 from launchers.slurm.store import JobStore
 from launchers.slurm.told import job_ends
@@ -110,7 +111,7 @@ class SlurmService(BaseWmsService):
             slurm.cancel_elements(element for n, element in last.items() if element and not plan.jobs[n].is_in_slurm)
             store.write(plan, changed, ended_at=None, submitting_at=time.time())
             _patiently(lambda: _have_dispatcher(slurm, store, slurm.queue(user_name())))
-        _note_submission(store.submit_path)
+        note(store.submit_path)
         return folder, facts["name"], ""
 
     @in_one_line
@@ -126,8 +127,13 @@ class SlurmService(BaseWmsService):
         if wms_id is not None:
             store = _store(wms_id)
             return [] if store is None else [str(store.submit_path)]
-        stores = [store for store in _noted_stores() if _is_live(store.read_facts())]
-        return [str(store.submit_path) for store in stores if _belongs_to(store, user)]
+        found = []
+        for store in noted():
+            with passing_over():
+                facts = store.read_facts()
+                if _is_live(facts) and _belongs_to(facts, user):
+                    found.append(str(store.submit_path))
+        return found
 
     @in_one_line
     def report(
@@ -153,11 +159,12 @@ class SlurmService(BaseWmsService):
             return [report_of(_standing(store, _Queues()))], ""
         queues = _Queues()
         reports = []
-        for store in _noted_stores():
-            facts = store.read_facts()
-            recent = time.time() - (facts.get("submitting_at") or 0.0) < (hist or 0) * 86400.0
-            if (recent or _is_live(facts)) and _belongs_to(store, user):
-                reports.append(report_of(_standing(store, queues)))
+        for store in noted():
+            with passing_over():
+                facts = store.read_facts()
+                recent = time.time() - (facts.get("submitting_at") or 0.0) < (hist or 0) * 86400.0
+                if (recent or _is_live(facts)) and _belongs_to(facts, user):
+                    reports.append(report_of(_standing(store, queues)))
         return reports, ""
 
     @in_one_line
@@ -169,6 +176,7 @@ class SlurmService(BaseWmsService):
         seen = _standing(store, _Queues())
         return seen.state, held_message(seen) if seen.state is WmsStates.HELD else ""
 
+    @in_one_line
     def cancel(self, wms_id: str, pass_thru: str | None = None) -> tuple[bool, str]:
         """End a workflow and all of its jobs, whether its dispatcher lives or not."""
         store = _store(wms_id)
@@ -291,7 +299,7 @@ def _submit(store: JobStore) -> None:
     licences = _licences(slurm, store, plan)
     store.note(submitting_at=time.time(), node_memory_mb=most, licences=licences)
     store.write_environment()
-    _note_submission(store.submit_path)
+    note(store.submit_path)
     conductor = Conductor(store, slurm)
     conductor.submissions.park(queue)
     _have_dispatcher(slurm, store, queue)
@@ -368,32 +376,5 @@ def _is_live(facts: Mapping[str, Any]) -> bool:
     return bool(facts.get("submitting_at")) and not facts.get("ended_at")
 
 
-def _belongs_to(store: JobStore, user: str | None) -> bool:
-    return user is None or user in {store.read_facts()["operator"], store.read_facts()["user"]}
-
-
-def _registry() -> Path:
-    """Where this user's submissions are noted, one folder a line."""
-    state = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
-    return Path(state) / "lsst-slurm-wms" / "submissions"
-
-
-def _note_submission(submit_path: Path) -> None:
-    registry = _registry()
-    try:
-        registry.parent.mkdir(parents=True, exist_ok=True)
-        with registry.open("a", encoding="utf-8") as lines:
-            lines.write(f"{submit_path}\n")
-    except OSError:
-        return  # Only ``bps report`` without an id needs it: an unwritable home is no reason not to run.
-
-
-def _noted_stores() -> Iterator[JobStore]:
-    try:
-        lines = dict.fromkeys(_registry().read_text(encoding="utf-8").splitlines())
-    except OSError:
-        return
-    for line in lines:
-        store = JobStore(Path(line))
-        if store.exists:
-            yield store
+def _belongs_to(facts: Mapping[str, Any], user: str | None) -> bool:
+    return user is None or user in {facts["operator"], facts["user"]}

@@ -1,11 +1,11 @@
 """The record of one workflow in its submit folder, which outlives every process that writes it.
 
-What never changes is one file. What happens is a journal with a line for each change of some jobs, appended to by one
-process at a time (`JobStore.locked`), so that a shared file system has nothing to get wrong. Jobs leave a small file
-each when they end.
+Which jobs there are never changes, and is one file. All else is a journal, with a line for each change of some jobs or
+of what is known of the workflow as a whole, appended to by one process at a time (`JobStore.locked`), so that a shared
+file system has nothing to get wrong. Jobs leave a small file each when they end.
 
 Belongs here: the files of a submit folder, and who may write them. Doesn't: deciding anything (`launchers.slurm.jobs`).
-Standard library only.
+Standard library and our errors only.
 """
 
 from __future__ import annotations
@@ -25,10 +25,15 @@ from launchers.processes import exclusive
 from launchers.slurm.ends import Ending, Mark, Usage
 from launchers.slurm.jobs import Element, Job, JobState, Plan, Request
 from launchers.slurm.queue import seconds
+from resources.errors import SiteFault
 
 _BYTES_PER_MB = 1024.0 * 1024.0
 _MARK = re.compile(r"(\d+_\d+)\.(\d+)")
 _QUANTA = re.compile(r"Executed (\d+) quanta successfully, (\d+) failed")
+
+
+class Unreadable(SiteFault):
+    """A workflow's record that was spoilt, or that another version of this plugin has written."""
 
 
 def file_name(job: Job) -> str:
@@ -110,38 +115,60 @@ class JobStore:
         for block, members in enumerate(names):
             (self.submit_path / "blocks" / str(block)).write_text("".join(f"{name}\n" for name in members))
         shutil.copy(Path(__file__).with_name("element.sh"), self.element_script)
-        document = {
-            "facts": dict(facts),
-            "blocks": [asdict(block) for block in plan.blocks],
-            "jobs": [_asked(job) for job in plan.jobs],
-        }
+        document = {"blocks": [asdict(block) for block in plan.blocks], "jobs": [_asked(job) for job in plan.jobs]}
         self._journal.unlink(missing_ok=True)
         self.forget_cancelling()
+        self.note(**facts)
         _write(self._workflow, json.dumps(document))
 
     def read(self) -> tuple[Plan, dict[str, Any]]:
-        """Read the jobs as they are, and what is known of the workflow as a whole."""
-        document = json.loads(self._workflow.read_text(encoding="utf-8"))
-        blocks = [_request(values) for values in document["blocks"]]
-        jobs = [_job(values) for values in document["jobs"]]
-        facts = dict(document["facts"])
-        for entry in self._entries():
-            for position, *changed in entry.get("jobs", ()):
-                jobs[position] = _changed(jobs[position], changed)
-            facts |= entry.get("facts", {})
-        if "node_memory_mb" in facts:
-            # No node has more, however much a job may ask for.
-            blocks = [_limited(block, most) for block, most in zip(blocks, facts["node_memory_mb"], strict=True)]
-        if "licences" in facts:
-            blocks = [block.limited_by(facts["licences"]) for block in blocks]
-        return Plan(jobs, blocks), facts
+        """Read the jobs as they are, and what is known of the workflow as a whole.
+
+        Raises
+        ------
+        Unreadable
+            There is something else in its place.
+        """
+        with self._understanding():
+            document = json.loads(self._workflow.read_bytes())
+            blocks = [_request(values) for values in document["blocks"]]
+            jobs = [_job(values) for values in document["jobs"]]
+            facts: dict[str, Any] = {}
+            for entry in self._entries():
+                for position, *changed in entry.get("jobs", ()):
+                    jobs[position] = _changed(jobs[position], changed)
+                facts |= entry.get("facts", {})
+            if "node_memory_mb" in facts:
+                # No node has more, however much a job may ask for.
+                blocks = [_limited(block, most) for block, most in zip(blocks, facts["node_memory_mb"], strict=True)]
+            if "licences" in facts:
+                blocks = [block.limited_by(facts["licences"]) for block in blocks]
+            return Plan(jobs, blocks), facts
 
     def read_facts(self) -> dict[str, Any]:
-        """Read what is known of the workflow as a whole, and nothing of its jobs."""
-        facts: dict[str, Any] = dict(json.loads(self._workflow.read_text(encoding="utf-8"))["facts"])
-        for entry in self._entries():
-            facts |= entry.get("facts", {})
-        return facts
+        """Read what is known of the workflow as a whole, and nothing of its jobs.
+
+        Raises
+        ------
+        Unreadable
+            There is something else in its place.
+        """
+        facts: dict[str, Any] = {}
+        with self._understanding():
+            for entry in self._entries(b'"facts":'):
+                facts |= entry["facts"]
+            return facts
+
+    @contextlib.contextmanager
+    def _understanding(self) -> Iterator[None]:
+        try:
+            yield
+        except (FileNotFoundError, ValueError, KeyError, TypeError, IndexError) as error:
+            raise Unreadable(
+                "the record of this workflow cannot be read",
+                str(self.submit_path),
+                "restore its files, or end its jobs with scancel and remove the folder",
+            ) from error
 
     def write(self, plan: Plan, positions: Sequence[int] = (), **facts: Any) -> None:
         """Write what has changed of some jobs, and of the workflow as a whole, together."""
@@ -165,15 +192,15 @@ class JobStore:
                     line = b"\n" + line  # what a full disk has cut off must not spoil what comes after
             journal.write(line)
 
-    def _entries(self) -> Iterator[dict[str, Any]]:
-        try:
-            text = self._journal.read_bytes()
-        except FileNotFoundError:
-            return
-        for line in text.splitlines():
-            # What a full disk has cut off says nothing, and was done again.
-            with contextlib.suppress(ValueError):
-                yield json.loads(line)
+    def _entries(self, key: bytes = b"") -> Iterator[dict[str, Any]]:
+        """Give what the journal says, or what its lines with a key do: most are of jobs, and take long to parse."""
+        first, *others = self._journal.read_bytes().splitlines()
+        yield {"facts": json.loads(first)["facts"]}  # without which the others say too little
+        for line in others:
+            if key in line:
+                # What a full disk has cut off says nothing, and was done again.
+                with contextlib.suppress(ValueError):
+                    yield json.loads(line)
 
     def tell(self, line: str, log: Path | None = None) -> None:
         """Add a line to the workflow's log, or to a job's; where there is no room for it, nothing is said."""

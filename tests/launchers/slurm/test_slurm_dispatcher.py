@@ -129,3 +129,15 @@ def test_a_log_that_takes_nothing_halts_nobody(slurm, workflow, monkeypatch):
     Dispatcher(broken.submit_path, slurm).turn()
 
     assert is_over(sound)
+
+
+@pytest.mark.parametrize("file", ["workflow.json", "journal.jsonl"])
+def test_a_record_that_cannot_be_read_halts_no_other_workflow_and_keeps_no_dispatcher(slurm, workflow, capsys, file):
+    spoilt, sound = workflow("spoilt"), workflow("sound")
+    (spoilt.submit_path / file).write_text("")
+
+    Dispatcher(sound.submit_path, slurm).turn()
+    Dispatcher(spoilt.submit_path, slurm).run()
+
+    assert is_over(sound)
+    assert f"{spoilt.submit_path}: the record of this workflow cannot be read" in capsys.readouterr().out

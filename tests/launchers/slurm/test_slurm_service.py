@@ -246,3 +246,20 @@ def test_a_folder_is_the_same_workflow_by_whatever_name_it_is_submitted_and_aske
     assert service.restart(asked) == (None, None, "the workflow still runs; cancel it first")
     assert [report.wms_id for report in service.report(asked)[0]] == [plain]
     assert f"launchers.slurm.dispatcher {plain}" in (tmp_path / "submit" / "dispatcher.sh").read_text()
+
+
+@pytest.mark.parametrize("file", ["workflow.json", "journal.jsonl"])
+def test_a_record_that_cannot_be_read_hides_no_other_workflow(slurm, generic, tmp_path, caplog, file):
+    service, config = SlurmService({}), BpsConfig({"computeSite": "here"})
+    spoilt, sound = (service.prepare(config, generic, str(tmp_path / name)) for name in ("spoilt", "sound"))
+    service.submit(spoilt)
+    service.submit(sound)
+    (tmp_path / "spoilt" / file).write_text("")
+
+    reports, _ = service.report()
+
+    assert [report.wms_id for report in reports] == [str(tmp_path / "sound")]
+    assert f"{tmp_path / 'spoilt'}: the record of this workflow cannot be read" in caplog.text
+    assert str(tmp_path / "sound") in service.list_submitted_jobs()
+    with pytest.raises(OperatorError, match="cannot be read"):
+        service.get_status(str(tmp_path / "spoilt"))

@@ -1,4 +1,4 @@
-"""The record of a workflow, where a disk was full."""
+"""The record of a workflow, where a disk was full, or somebody else has written."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from launchers.slurm.jobs import Element, Job, JobState, Plan, Request
-from launchers.slurm.store import JobStore
+from launchers.slurm.store import JobStore, Unreadable
 
 
 @pytest.mark.parametrize("cut", [1, 20])
@@ -27,3 +27,21 @@ def test_a_line_that_was_cut_off_takes_no_other_with_it(tmp_path: Path, cut: int
     read, facts = store.read()
     assert read.jobs[0].state is JobState.PENDING
     assert facts["trouble"] == "none"
+
+
+@pytest.mark.parametrize("file", ["workflow.json", "journal.jsonl"])
+@pytest.mark.parametrize(
+    "text", ["", "\0\0", "{}", '{"blocks": [{"colour": 1}], "jobs": []}', '{"blocks": [], "jobs": [[1]]}']
+)
+def test_a_record_that_cannot_be_understood_is_said_so_in_a_line(tmp_path: Path, file: str, text: str) -> None:
+    store = JobStore(tmp_path)
+    store.create(Plan([Job("isr_0", "isr")], [Request("isr")]), ["true\n"], {"name": "w"})
+    (tmp_path / file).write_text(text)
+
+    with pytest.raises(Unreadable) as caught:
+        store.read()
+
+    assert str(caught.value) == (
+        f"{tmp_path}: the record of this workflow cannot be read; "
+        "restore its files, or end its jobs with scancel and remove the folder"
+    )
