@@ -71,9 +71,9 @@ def dispatchers(queue: Queue) -> dict[str, Queued]:
     return {queued.folder: queued for queued in _dispatchers(queue) if not queued.could_not_start}
 
 
-def stuck_dispatchers(queue: Queue, folder: str) -> list[Queued]:
-    """Give a folder's dispatchers that wait for nothing but a person; they keep others of their name from running."""
-    return [queued for queued in _dispatchers(queue) if queued.could_not_start and queued.folder == folder]
+def waiting_dispatchers(queue: Queue, folder: str) -> list[Queued]:
+    """Give a folder's dispatchers that have not begun, those among them that can't and wait for a person."""
+    return [queued for queued in _dispatchers(queue) if queued.state == "PENDING" and queued.folder == folder]
 
 
 class Dispatcher:
@@ -84,7 +84,7 @@ class Dispatcher:
         self._slurm = slurm or Slurm()
         self._locks: dict[str, contextlib.ExitStack] = {}
         self._conductors: dict[str, Conductor] = {}
-        self._waiting: dict[str, Queued] = {}
+        self._queue = Queue()
         self._rests_until: dict[str, float] = {}
         self._asked_at = float("-inf")
         self._told: signal.Signals | None = None
@@ -127,20 +127,19 @@ class Dispatcher:
 
     def _ask(self) -> None:
         try:
-            queue = self._slurm.queue(user_name())
+            self._queue = self._slurm.queue(user_name())
         except OperatorError as error:
             _say(str(error))
             return
         finally:
             self._asked_at = time.monotonic()
-        self._waiting = dispatchers(queue)
-        for folder in {str(self._own), *self._waiting}:
+        for folder in {str(self._own), *dispatchers(self._queue)}:
             with self._bearing(folder):
                 self._take(folder)
         for folder, conductor in list(self._conductors.items()):
             with self._bearing(folder):
                 conductor.look()
-                conductor.reconcile(queue)
+                conductor.reconcile(self._queue)
 
     @contextlib.contextmanager
     def _bearing(self, folder: str) -> Iterator[None]:
@@ -173,11 +172,9 @@ class Dispatcher:
             self._locks.pop(folder).close()
 
     def _call_off(self, folder: str) -> None:
-        """Cancel the dispatcher of a workflow that is over, which has nothing left to come for."""
-        waiting = self._waiting.pop(folder, None)
-        if waiting is not None and folder != str(self._own):
-            with contextlib.suppress(OperatorError):
-                self._slurm.cancel([str(waiting.job)])
+        """Cancel what waits to conduct a workflow that is over, and has nothing left to come for."""
+        with contextlib.suppress(OperatorError):
+            self._slurm.cancel([str(queued.job) for queued in waiting_dispatchers(self._queue, folder)])
 
     def _be_told(self, number: int, frame: FrameType | None) -> None:
         self._told = signal.Signals(number)
@@ -185,7 +182,8 @@ class Dispatcher:
 
 def _dispatchers(queue: Queue) -> Iterator[Queued]:
     for queued in queue.elements.values():
-        if queued.comment == COMMENT and not queued.is_over and queued.name == JOB_NAME:
+        # One that Slurm is clearing away conducts nothing any more.
+        if queued.comment == COMMENT and queued.alive is not None and queued.name == JOB_NAME:
             yield queued
 
 

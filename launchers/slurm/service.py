@@ -23,7 +23,7 @@ from launchers.job_ends import JobEnd
 from launchers.slurm.checks import check_requests, largest_memory, unknown_limits
 from launchers.slurm.commands import Slurm, user_name
 from launchers.slurm.conductor import Conductor
-from launchers.slurm.dispatcher import COMMENT, dispatcher_options, dispatchers, stuck_dispatchers
+from launchers.slurm.dispatcher import COMMENT, dispatcher_options, dispatchers, waiting_dispatchers
 from launchers.slurm.jobs import Plan
 from launchers.slurm.oneline import in_one_line
 from launchers.slurm.queue import Queue
@@ -32,7 +32,7 @@ from launchers.slurm.report import Standing, held_message, report_of, standing
 from launchers.slurm.store import JobStore
 from launchers.slurm.told import job_ends
 from launchers.slurm.workflow import SlurmWorkflow, dispatcher_script, folder_fault
-from resources.errors import OperatorError, Retriable
+from resources.errors import OperatorError, Rejected, Retriable
 
 _TRIES = 4
 _BETWEEN_TRIES_S = 3.0
@@ -86,10 +86,10 @@ class SlurmService(BaseWmsService):
             return False
         slurm = Slurm()
         with _writing(store):
-            if str(store.submit_path) in dispatchers(slurm.queue(user_name())):
+            if str(store.submit_path) in dispatchers(_queue(slurm, store)):
                 return False
             store.write_environment()
-            _patiently(lambda: _have_dispatcher(slurm, store, slurm.queue(user_name())))
+            _patiently(lambda: _have_dispatcher(slurm, store, _queue(slurm, store)))
         return True
 
     @in_one_line
@@ -100,7 +100,7 @@ class SlurmService(BaseWmsService):
             return None, None, f"no workflow was submitted from {wms_workflow_id}"
         slurm = Slurm()
         folder = str(store.submit_path)
-        if not _is_over(store) and folder in dispatchers(slurm.queue(user_name())):
+        if not _is_over(store) and folder in dispatchers(_queue(slurm, store)):
             return None, None, "the workflow still runs; cancel it first"
         with _writing(store):
             store.forget_cancelling()
@@ -110,7 +110,7 @@ class SlurmService(BaseWmsService):
             changed = plan.restart()
             slurm.cancel_elements(element for n, element in last.items() if element and not plan.jobs[n].is_in_slurm)
             store.write(plan, changed, ended_at=None, submitting_at=time.time())
-            _patiently(lambda: _have_dispatcher(slurm, store, slurm.queue(user_name())))
+            _patiently(lambda: _have_dispatcher(slurm, store, _queue(slurm, store)))
         note(store.submit_path)
         return folder, facts["name"], ""
 
@@ -187,16 +187,13 @@ class SlurmService(BaseWmsService):
         slurm = Slurm()
         try:
             store.ask_to_cancel()
-            queue = slurm.queue(user_name())
+            queue = _queue(slurm, store)
             # Its jobs end now, even if whoever conducts it takes a while to notice.
             _cancel_leftovers(slurm, queue, store)
-            _cancel_stuck_dispatchers(slurm, queue, store)
             with store.locked(_LOCK_S) as mine:
                 if mine and not _is_over(store):
                     Conductor(store, slurm).cancel()
-            dispatcher = dispatchers(queue).get(str(store.submit_path))
-            if dispatcher is not None and dispatcher.state == "PENDING":
-                slurm.cancel([str(dispatcher.job)])
+            slurm.cancel([str(queued.job) for queued in waiting_dispatchers(queue, str(store.submit_path))])
         except OSError as error:
             return False, str(folder_fault(error, store.submit_path))
         except OperatorError as error:
@@ -254,7 +251,15 @@ def _standing(store: JobStore, queues: _Queues) -> Standing:
 
 @contextmanager
 def _writing(store: JobStore) -> Iterator[None]:
-    """Be the only one who writes the record; a folder that can't be written to is said so."""
+    """Be the only one who writes the record; a folder that can't be written to is said so.
+
+    What is submitted runs as its submitter, and each user's dispatchers know his own jobs alone.
+    """
+    owner = store.read_facts()["user"]
+    if owner != user_name():
+        raise Rejected(
+            f"the workflow is of {owner}, and this is {user_name()}", str(store.submit_path), "ask its owner"
+        )
     try:
         with store.locked(_LOCK_S) as mine:
             if not mine:
@@ -275,6 +280,11 @@ def _patiently[T](ask: Callable[[], T]) -> T:
     raise AssertionError("unreachable")
 
 
+def _queue(slurm: Slurm, store: JobStore) -> Queue:
+    """Ask for the jobs of a workflow's owner."""
+    return slurm.queue(store.read_facts()["user"])
+
+
 def _licences(slurm: Slurm, store: JobStore, plan: Plan) -> list[str]:
     """Give the licences that there are, and say which of the plan's limits have none."""
     if not any(block.limits for block in plan.blocks):
@@ -289,9 +299,10 @@ def _licences(slurm: Slurm, store: JobStore, plan: Plan) -> list[str]:
 def _submit(store: JobStore) -> None:
     """Submit a workflow: one try at it, which finds the dispatcher that one before it may have submitted unknown."""
     slurm = Slurm()
-    queue = slurm.queue(user_name())
-    if str(store.submit_path) in dispatchers(queue):
-        _have_dispatcher(slurm, store, queue)
+    queue = _queue(slurm, store)
+    found = dispatchers(queue).get(str(store.submit_path))
+    if found is not None:
+        store.note(dispatcher_job=found.job)
         return
     plan, partitions = _take_back(slurm, store, queue), slurm.partitions()
     check_requests(plan.blocks, partitions)
@@ -315,7 +326,7 @@ def _nothing_left_behind(store: JobStore) -> Iterator[None]:
         # Where Slurm or the folder can't be had, a repetition does it, or ``bps cancel``.
         with contextlib.suppress(OperatorError, OSError):
             slurm = Slurm()
-            queue = slurm.queue(user_name())
+            queue = _queue(slurm, store)
             if str(store.submit_path) not in dispatchers(queue):
                 _take_back(slurm, store, queue)
         raise
@@ -333,18 +344,14 @@ def _take_back(slurm: Slurm, store: JobStore, queue: Queue) -> Plan:
 
 
 def _have_dispatcher(slurm: Slurm, store: JobStore, queue: Queue) -> None:
-    """Have a workflow's dispatcher in the queue, in place of one that is stuck there."""
-    found = dispatchers(queue).get(str(store.submit_path))
-    if found is not None:
-        store.note(dispatcher_job=found.job)
-        return
-    _cancel_stuck_dispatchers(slurm, queue, store)
-    options = dispatcher_options(store.submit_path, store.read_facts()["dispatcher"])
-    store.note(dispatcher_job=slurm.submit(options, [str(dispatcher_script(store.submit_path))]))
-
-
-def _cancel_stuck_dispatchers(slurm: Slurm, queue: Queue, store: JobStore) -> None:
-    slurm.cancel([str(queued.job) for queued in stuck_dispatchers(queue, str(store.submit_path))])
+    """Have a dispatcher of a workflow wait in the queue: one that runs may be about to leave, and two do no harm."""
+    waiting = waiting_dispatchers(queue, str(store.submit_path))
+    able = [queued.job for queued in waiting if not queued.could_not_start]
+    if not able:
+        slurm.cancel([str(queued.job) for queued in waiting])
+        options = dispatcher_options(store.submit_path, store.read_facts()["dispatcher"])
+        able = [slurm.submit(options, [str(dispatcher_script(store.submit_path))])]
+    store.note(dispatcher_job=able[0])
 
 
 def _cancel_leftovers(slurm: Slurm, queue: Queue, store: JobStore) -> None:

@@ -28,10 +28,18 @@ class QuietSlurm:
     def __init__(self) -> None:
         self.folders: list[Path] = []
         self.cancelled: list[str] = []
+        self.states: dict[int, str] = {}
 
     def queue(self, user: str) -> Queue:
         waiting = [
-            Queued(number, Element(number, 0), "PENDING", name=JOB_NAME, comment=COMMENT, folder=str(folder))
+            Queued(
+                number,
+                Element(number, 0),
+                self.states.get(number, "PENDING"),
+                name=JOB_NAME,
+                comment=COMMENT,
+                folder=str(folder),
+            )
             for number, folder in enumerate(self.folders, start=1)
         ]
         return Queue({queued.element: queued for queued in waiting})
@@ -119,6 +127,18 @@ def test_a_workflow_that_was_left_is_gone_on_with_after_a_while(slurm, workflow,
     dispatcher.turn()
 
     assert is_over(broken)
+
+
+def test_what_waits_for_a_workflow_that_is_over_is_called_off_and_what_runs_leaves_by_itself(slurm, workflow):
+    own, twice, other = workflow("own"), workflow("twice"), workflow("other")
+    slurm.folders.append(twice.submit_path)
+    slurm.states = {1: "RUNNING", 3: "RUNNING"}
+
+    Dispatcher(own.submit_path, slurm).turn()
+
+    assert is_over(own)
+    assert is_over(other)
+    assert sorted(slurm.cancelled) == ["2", "4"]
 
 
 def test_a_log_that_takes_nothing_halts_nobody(slurm, workflow, monkeypatch):

@@ -4,7 +4,7 @@ import pytest
 from lsst.ctrl.bps import WmsStates
 from lsst.ctrl.bps.bps_reports import compile_code_summary, compile_job_summary
 
-from launchers.slurm.dispatcher import COMMENT, JOB_NAME, stuck_dispatchers
+from launchers.slurm.dispatcher import COMMENT, JOB_NAME, waiting_dispatchers
 from launchers.slurm.ends import Ending, Usage
 from launchers.slurm.jobs import Element, Job, JobState, Plan, Request
 from launchers.slurm.queue import Queue, Queued
@@ -75,7 +75,7 @@ def test_a_workflow_whose_dispatcher_could_not_be_started_is_held():
     found = seen(plan(job("isr1", JobState.PENDING)), SUBMITTED, Queue({element: stuck}))
 
     assert found.state is WmsStates.HELD
-    assert stuck_dispatchers(Queue({element: stuck}), str(FOLDER)) == [stuck]
+    assert waiting_dispatchers(Queue({element: stuck}), str(FOLDER)) == [stuck]
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from toy_slurm import FakeSlurm
 
 from launchers.slurm import dispatcher, service
 from launchers.slurm.conductor import Conductor
+from launchers.slurm.dispatcher import COMMENT
 from launchers.slurm.jobs import JobState
 from launchers.slurm.queue import Partition, Queue
 from launchers.slurm.service import SlurmService
@@ -43,6 +44,7 @@ class FaultySlurm(FakeSlurm):
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
         self.faults: defaultdict[str, list[Exception | None]] = defaultdict(list)
+        self.asked_for: list[str] = []
 
     def submit(self, options: Sequence[str], script: Sequence[str]) -> int:
         fault = self._next("sbatch")
@@ -55,7 +57,12 @@ class FaultySlurm(FakeSlurm):
 
     def queue(self, user: str = "") -> Queue:
         self._answer("squeue")
+        self.asked_for.append(user)
         return super().queue()
+
+    def cancel(self, names: Sequence[str]) -> None:
+        self._answer("scancel")
+        super().cancel(names)
 
     def partitions(self) -> Mapping[str, Partition]:
         self._answer("sinfo")
@@ -201,6 +208,62 @@ def test_what_a_submitter_who_was_killed_has_left_is_cancelled_as_any_workflow(s
     assert SlurmService({}).list_submitted_jobs() == []
     SlurmService({}).submit(workflow)
     assert slurm.alive == []
+
+
+def test_a_workflow_that_slurm_does_not_cancel_is_not_said_to_be_and_can_be_cancelled_again(slurm, workflow):
+    SlurmService({}).submit(workflow)
+    slurm.faults["scancel"] = [Rejected("Slurm refuses: Access/permission denied", "scancel", "see what was asked for")]
+
+    assert SlurmService({}).cancel(slurm.folder) == (
+        False,
+        "scancel: Slurm refuses: Access/permission denied; see what was asked for",
+    )
+
+    assert SlurmService({}).get_status(slurm.folder)[0] is WmsStates.PENDING
+    assert SlurmService({}).cancel(slurm.folder) == (True, "")
+    assert slurm.alive == []
+
+
+def test_a_workflow_is_cancelled_in_its_owners_queue_and_goes_on_by_its_owner_alone(slurm, workflow, monkeypatch):
+    SlurmService({}).submit(workflow)
+    owner = service.user_name()
+    monkeypatch.setattr(service, "user_name", lambda: "somebody")
+    for ask in (SlurmService({}).restart, SlurmService({}).resume):
+        slurm.elements = {each: queued for each, queued in slurm.elements.items() if queued.comment != COMMENT}
+        with pytest.raises(Rejected, match=f"{slurm.folder}: the workflow is of {owner}, and this is somebody"):
+            ask(slurm.folder)
+
+    assert SlurmService({}).cancel(slurm.folder) == (True, "")
+
+    assert set(slurm.asked_for) == {owner}
+    assert slurm.alive == []
+
+
+@pytest.mark.parametrize("state", ["RUNNING", "COMPLETING"])
+def test_a_workflow_that_is_restarted_at_once_does_not_rely_on_a_dispatcher_that_is_leaving(slurm, workflow, state):
+    SlurmService({}).submit(workflow)
+    (leaving,) = dispatcher.dispatchers(slurm.queue()).values()
+    slurm.put(leaving.element, state)
+    assert SlurmService({}).cancel(slurm.folder) == (True, "")
+    assert [queued.state for queued in slurm.elements.values() if not queued.is_over] == [state]
+
+    assert SlurmService({}).restart(slurm.folder) == (slurm.folder, "w", "")
+
+    (waiting,) = dispatcher.waiting_dispatchers(slurm.queue(), slurm.folder)
+    slurm.put(leaving.element, "COMPLETED")
+    assert SlurmService({}).get_status(slurm.folder)[0] is not WmsStates.HELD
+    assert JobStore(Path(slurm.folder)).read_facts()["dispatcher_job"] == waiting.job
+
+
+def test_a_dispatcher_that_slurm_is_clearing_away_conducts_nothing(slurm, workflow):
+    SlurmService({}).submit(workflow)
+    (leaving,) = dispatcher.dispatchers(slurm.queue()).values()
+    slurm.put(leaving.element, "COMPLETING")
+
+    assert SlurmService({}).get_status(slurm.folder)[0] is WmsStates.HELD
+    assert SlurmService({}).resume(slurm.folder)
+    assert not SlurmService({}).resume(slurm.folder)
+    assert SlurmService({}).get_status(slurm.folder)[0] is WmsStates.PENDING
 
 
 def test_a_submission_that_counts_is_found_and_not_made_again(slurm, workflow):
