@@ -9,18 +9,21 @@ or reading it (`arrivals.drain`).
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
-from functools import reduce
 from typing import Self
 
-from confluent_kafka import KafkaError, KafkaException, TopicPartition
+from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicPartition
 
-from resources.errors import OperatorError
+from resources.errors import OperatorError, Retriable
 from resources.kafka import LastError, bootstrap_address, make_admin, make_consumer
-from resources.refusals import explain, most_telling
+from resources.refusals import explain
 from resources.site import KafkaSettings
 
-_EVENTS = 100
+COMMIT_PAUSE_S = 300.0
+"""So long no offsets of the group are written after it couldn't be done."""
+
+_COMMIT_TIMEOUT_S = 5.0
 
 Place = tuple[str, int]
 """Topic and number of a partition, as Kafka's messages name it."""
@@ -47,7 +50,9 @@ class Connection:
         self._address = bootstrap_address(kafka)
         self._errors = LastError()
         self._next: dict[Place, int] = {}
-        self._group_refused: KafkaError | None = None
+        self._group = group
+        self._uncommitted = ""
+        self._commits_again_at = 0.0
         self.consumer = make_consumer(kafka, group, self._errors)
         try:
             self.admin = make_admin(kafka, self._errors)
@@ -88,7 +93,7 @@ class Connection:
         self._next = dict(positions)
 
     def bear(self, error: KafkaError) -> None:
-        """Take note of a trouble of the consumer itself, and go on if it keeps us from nothing but writing offsets.
+        """Go on after a trouble of the consumer itself that keeps us from nothing but writing offsets.
 
         Raises
         ------
@@ -97,18 +102,33 @@ class Connection:
         """
         if error.code() != KafkaError.GROUP_AUTHORIZATION_FAILED:
             raise KafkaException(error)
-        self._group_refused = error
 
     def commit(self, offsets: Sequence[TopicPartition]) -> str:
-        """Write the group's offsets; returns why that can't be done, and the consumer is no use then, or nothing."""
-        trouble = self._group_refused
-        if trouble is None:  # else nobody would answer for the group, for as long as a minute
-            try:
-                self.consumer.commit(offsets=list(offsets), asynchronous=False)
-            except KafkaException as error:
-                met = (message.error() for message in self.consumer.consume(_EVENTS, timeout=0))
-                trouble = reduce(most_telling, filter(None, met), error.args[0])
-        return "" if trouble is None else str(explain(trouble, self._address, self._errors.tls))
+        """Write the group's offsets; returns why that can't be done, or nothing.
+
+        Only displays need them. Where a group can't be had, nobody may answer for it: so it isn't asked for again
+        for a while.
+        """
+        if time.monotonic() >= self._commits_again_at:
+            self._uncommitted = self._try_to_commit(offsets)
+            if self._uncommitted:
+                self._commits_again_at = time.monotonic() + COMMIT_PAUSE_S
+        return self._uncommitted
+
+    def _try_to_commit(self, offsets: Sequence[TopicPartition]) -> str:
+        # The consumer's own commit would wait for the group's coordinator for most of a minute.
+        wanted = ConsumerGroupTopicPartitions(self._group, list(offsets))
+        [answer] = self.admin.alter_consumer_group_offsets([wanted], request_timeout=_COMMIT_TIMEOUT_S).values()
+        try:
+            troubles = [each.error for each in answer.result().topic_partitions if each.error]
+        except KafkaException as error:
+            troubles = [error.args[0]]
+        if not troubles:
+            return ""
+        if troubles[0].code() == KafkaError._TIMED_OUT:
+            mend = "does it have its topic __consumer_offsets? see offsets.topic.replication.factor"
+            return str(Retriable("Kafka: no broker answers for the group", self._address, mend))
+        return str(explain(troubles[0], self._address, self._errors.tls))
 
     def is_well(self) -> None:
         """Take note that Kafka answers: what went wrong before explains nothing that goes wrong from now on."""

@@ -377,4 +377,3 @@ class _Reading:
         trouble = self._connection.commit(read)
         if trouble:
             self._notices.append(f"offsets of group {self._settings.group} not written: {trouble}")
-            self.may_go_on = False
