@@ -4,7 +4,7 @@ Belongs here: building a step's `multi_asset` from the plan. Doesn't: what is as
 (`drp_assets.submissions`), or what is said of the outcome (`drp_assets.reporting`).
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, nullcontext
 from typing import Any
 
@@ -18,8 +18,10 @@ from drp_assets.partitions import crosses, mapping_between, partitions_of
 from drp_assets.pictures import pictures_of
 from drp_assets.reporting import fail_if_nothing_worked, report_outcome
 from drp_assets.submissions import StepConfig, request_for, work_of
+from launchers.submission import SubmissionKey
 from planning.pipeline import PipelinePlan, Sharding, Step
 from planning.release import Release
+from resources.errors import Rejected
 from resources.site import Site
 
 _STAGES = {
@@ -105,7 +107,8 @@ def build_step(site: Site, release: Release, plan: PipelinePlan, step: Step, cod
         partitions = list(context.partition_keys) if partitions_def else []
         with one_line_failures(), closing(Casebook(site.ledger)) as casebook:
             rules = FailureRules(release.policies, casebook, site.submissions, config.rescue, tuple(config.causes))
-            for work, part in work_of(site, release, step, partitions, config, context.run_id):
+
+            def do(work: SubmissionKey, part: tuple[str, ...]) -> None:
                 with rescue_turn(context, site.submissions, work) if config.rescue else nullcontext():
                     left_out = [entry.data_id for entry in casebook.quarantined(release.name)]
                     others = others_of(context, site.wms.silence_s)
@@ -116,10 +119,30 @@ def build_step(site: Site, release: Release, plan: PipelinePlan, step: Step, cod
                     report_outcome(context, site, release, assets, part or [""], outcome, pictures, anew=anew)
                     settle(site.submissions, work, context.run_id)
                     fail_if_nothing_worked(outcome)
+
+            _each(context, work_of(site, release, step, partitions, config, context.run_id), do)
         for asset in assets:
             yield output_for(asset.check_key)
 
     return make_products
+
+
+def _each(
+    context: dg.AssetExecutionContext,
+    pieces: Sequence[tuple[SubmissionKey, tuple[str, ...]]],
+    do: Callable[[SubmissionKey, tuple[str, ...]], None],
+) -> None:
+    """Do one piece of work after another; the run fails only where there was nothing to be done of any of them."""
+    refused: list[Rejected | dg.Failure] = []
+    for work, part in pieces:
+        try:
+            do(work, part)
+        except (Rejected, dg.Failure) as error:
+            refused.append(error)
+            if len(pieces) > 1:
+                context.log.warning(f"{work.work} ({', '.join(part)}) is left as it is: {error}")
+    if refused and len(refused) == len(pieces):
+        raise refused[0]
 
 
 def _dependencies(release: Release, plan: PipelinePlan, step: Step) -> tuple[list[dg.AssetDep], list[dg.AssetKey]]:

@@ -203,6 +203,19 @@ def test_a_rescue_of_one_of_two_nights_keeps_the_books_of_both(world):
 
 
 @pytest.mark.integration
+def test_a_rescue_of_several_submissions_leaves_those_that_have_nothing_for_it(world):
+    first, second = "20261101", "20261102"
+    world.run(first, config=["double:behaviour={'2026110100001-1': 'raise otherwise'}"])
+    world.run(second, config=["double:behaviour={'2026110200002-0': 'raise'}"])
+
+    assert not world.run(first, second, rescue=True, causes=["MemoryError"]).success
+    assert world.run(first, second, rescue=True, causes=["EvilData"]).success
+
+    assert (world.recorded(first), world.recorded(second)) == ([3], [4, 3])
+    assert "exposure=2026110100001" in str(world.failed())
+
+
+@pytest.mark.integration
 def test_what_is_quarantined_is_done_without_and_nothing_is_left(world):
     world.run(**EVIL)
     for exposure, detector in ((2026110100001, 1), (2026110100002, 0)):
