@@ -176,5 +176,36 @@ def backfill(
     found, _, chosen = find_step(release, step)
     if chosen.sharding is not Sharding.WHOLE and not partitions:
         raise Rejected("no partition is named", chosen.label, f"name one or more {chosen.sharding.value}")
+    if chosen.sharding is Sharding.WHOLE and partitions:
+        raise Rejected(f"has no partition {', '.join(partitions)}", chosen.label, "it runs whole: name none")
+    for override in config or []:
+        _check_override(override, chosen)
     identifier = launch_backfill(url, found, chosen, partitions or [], config or [], skip_existing=skip_existing)
     make_console().print(f"{found.name} {chosen.label}: {identifier}, see {url}/runs")
+
+
+def check_task(task: str, step: Step) -> None:
+    """Refuse what is no task of a step, as far as its tasks are known.
+
+    Parameters
+    ----------
+    task
+        As it is typed.
+    step
+        Whose it is to be.
+
+    Raises
+    ------
+    resources.errors.Rejected
+        It isn't.
+    """
+    if step.tasks and task not in step.tasks:
+        raise Rejected(f"no task of {step.label}", task, f"its tasks: {', '.join(step.tasks)}")
+
+
+def _check_override(override: str, step: Step) -> None:
+    task, has_field, rest = override.partition(":")
+    field, has_value, _ = rest.partition("=")
+    if not (task and has_field and field and has_value):
+        raise Rejected("not of the form task:field=value", override, "such as calibrateImage:psfThreshold=4")
+    check_task(task, step)

@@ -17,7 +17,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from commands.backfill import find_release, find_step, launch_backfill
+from commands.backfill import check_task, find_release, find_step, launch_backfill
 from commands.console import make_console
 from drp_assets.submissions import UNCHANGED, request_at
 from launchers.attempts import Work, attempts_of, current_work
@@ -137,8 +137,7 @@ def _memory(asked: list[str], step: Step) -> dict[str, int]:
         task, _, number = each.partition("=")
         if not _is_number(number):
             raise Rejected("not of the form task=MB", each, "such as calibrateImage=8192")
-        if step.tasks and task not in step.tasks:
-            raise Rejected(f"no task of {step.label}", task, f"its tasks: {', '.join(step.tasks)}")
+        check_task(task, step)
         memory[task] = int(number)
     return memory
 

@@ -14,6 +14,7 @@ import dagster as dg
 from launchers.run_coordinator import RELEASE_TAG
 from planning.pipeline import Step
 from planning.release import Release
+from resources.errors import Rejected
 from resources.site import RunLimits
 
 
@@ -41,7 +42,7 @@ def pool_limits(limits: RunLimits, release: Release, steps: Iterable[Step]) -> d
     return {pool_of(release, step): limits.steps.get(step.short, limits.step) for step in steps}
 
 
-def concurrency(limits: RunLimits, template: Mapping[str, Any]) -> dict[str, Any]:
+def concurrency(limits: RunLimits, template: Any, where: str = "dagster.yaml") -> dict[str, Any]:
     """Give the ``concurrency`` of a site's ``dagster.yaml``.
 
     Parameters
@@ -50,9 +51,21 @@ def concurrency(limits: RunLimits, template: Mapping[str, Any]) -> dict[str, Any
         The site's.
     template
         What the project's ``dagster.yaml`` says; limits of other tags stay as they are.
+    where
+        That file.
+
+    Raises
+    ------
+    resources.errors.Rejected
+        Dagster wouldn't understand it.
     """
-    runs = template.get("runs", {})
-    others = [each for each in runs.get("tag_concurrency_limits", []) if each["key"] != RELEASE_TAG]
+    template = _holding(dict, template, f"{where}: concurrency")
+    runs = _holding(dict, template.get("runs"), f"{where}: concurrency.runs")
+    place = f"{where}: concurrency.runs.tag_concurrency_limits"
+    tagged = [_holding(dict, each, place) for each in _holding(list, runs.get("tag_concurrency_limits"), place)]
+    if any("key" not in each for each in tagged):
+        raise Rejected("a limit has no key", place, "say which tag it limits")
+    others = [each for each in tagged if each["key"] != RELEASE_TAG]
     by_release = {"key": RELEASE_TAG, "value": {"applyLimitPerUniqueValue": True}, "limit": limits.release}
     return {
         **template,
@@ -60,6 +73,15 @@ def concurrency(limits: RunLimits, template: Mapping[str, Any]) -> dict[str, Any
         # A run waits in the queue, not in a worker that does nothing.
         "pools": {"granularity": "run", "default_limit": limits.step},
     }
+
+
+def _holding[K: (dict[str, Any], list[Any])](kind: type[K], value: Any, where: str) -> K:
+    """Give what is under a key, where nothing is as good as nothing in it."""
+    if value is None:
+        return kind()
+    if not isinstance(value, kind):
+        raise Rejected(f"is no {'list' if kind is list else 'mapping'}: {value!r}", where, "correct it")
+    return value
 
 
 def set_pool_limits(instance: dg.DagsterInstance, limits: Mapping[str, int]) -> None:

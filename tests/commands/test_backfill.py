@@ -106,3 +106,24 @@ def test_a_launch_is_told_with_its_identifier(
 ) -> None:
     assert drp_backfill(monkeypatch, schema, result, *arguments) == 0
     assert f"abcdefgh, see {UI}/runs" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (("demo", "step1a"), "no partition is named; name one or more day_obs"),
+        (("demo", "step1d", "20261101"), "has no partition 20261101; it runs whole: name none"),
+        ((*BY_PARTITION, "-c", "foo"), "foo: not of the form task:field=value; such as"),
+        ((*BY_PARTITION, "-c", "isr:=1"), "isr:=1: not of the form task:field=value; such as"),
+        ((*BY_PARTITION, "-c", "irs:doFlat=False"), "irs: no task of step1a"),
+    ],
+)
+def test_what_cannot_be_asked_for_is_refused_before_anything_is_launched(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    schema: GraphQLSchema,
+    arguments: tuple[str, ...],
+    complaint: str,
+) -> None:
+    assert drp_backfill(monkeypatch, schema, {"__typename": "LaunchRunSuccess"}, *arguments) == 1
+    assert complaint in " ".join(capsys.readouterr().err.split())

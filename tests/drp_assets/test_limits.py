@@ -17,8 +17,9 @@ from typer.testing import CliRunner
 from commands.main import app
 from drp_assets.limits import concurrency, pool_limits, pool_of, set_pool_limits
 from launchers.run_coordinator import LabelledRunCoordinator
-from planning.pipeline import Step
+from planning.pipeline import PipelinePlan, Step
 from planning.release import read_release
+from resources.errors import OperatorError, Rejected
 from resources.site import RunLimits
 from sensors.arrivals import INGEST_TAG
 
@@ -139,3 +140,59 @@ def test_the_command_shows_and_sets_the_limits_of_a_releases_steps(monkeypatch, 
 
     pools = {pool.name: pool.limit for pool in instance.event_log_storage.get_pool_limits()}
     assert pools["demo/step3a"] == RunLimits().step
+
+
+@pytest.mark.parametrize("said", [None, {}, {"runs": None}, {"runs": {"tag_concurrency_limits": None}}])
+def test_what_a_template_leaves_empty_is_as_good_as_not_there(said):
+    assert concurrency(LIMITS, said)["runs"]["max_concurrent_runs"] == 4
+
+
+@pytest.mark.parametrize(
+    ("said", "complaint"),
+    [
+        ([], "dagster.yaml: concurrency: is no mapping: []; correct it"),
+        ({"runs": 3}, "dagster.yaml: concurrency.runs: is no mapping: 3; correct it"),
+        ({"runs": {"tag_concurrency_limits": "x"}}, "concurrency.runs.tag_concurrency_limits: is no list: 'x'"),
+        ({"runs": {"tag_concurrency_limits": [7]}}, "concurrency.runs.tag_concurrency_limits: is no mapping: 7"),
+        ({"runs": {"tag_concurrency_limits": [{"limit": 7}]}}, "tag_concurrency_limits: a limit has no key; say which"),
+    ],
+)
+def test_a_template_that_dagster_would_not_understand_is_refused_with_its_key(said, complaint):
+    with pytest.raises(Rejected) as refused:
+        concurrency(LIMITS, said)
+
+    assert complaint in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("settings", "complaint"),
+    [
+        (None, "dagster.yaml: cannot be read: No such file or directory"),
+        ("storage: {", "dagster.yaml line 1: is not YAML"),
+        ("- storage", "dagster.yaml: holds no keys"),
+        (
+            "run_monitorin: {enabled: true}",
+            'dagster.yaml: Received unexpected config entry "run_monitorin" at the root',
+        ),
+        ("storage: {postgres: {postgres_url: {env: DRP_NOT_SET}}}", 'environment variable "DRP_NOT_SET" which is not'),
+        (
+            "storage: {postgres: {postgres_url: 'postgresql+psycopg2://127.0.0.1:1/x'}}",
+            'Dagster\'s database: (psycopg2.OperationalError) connection to server at "127.0.0.1", port 1 failed',
+        ),
+    ],
+)
+def test_a_dagster_that_cannot_be_opened_is_one_line(monkeypatch, tmp_path, settings, complaint):
+    for name in ("DRP_STATE", "DRP_REPORTS_URL"):
+        monkeypatch.setenv(name, str(tmp_path / "state"))
+    monkeypatch.setenv("DRP_SITE", str(TOP / "deploy" / "sites" / "laptop.yaml"))
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
+    monkeypatch.setattr("dagster_postgres.utils.time.sleep", lambda _: None)
+    monkeypatch.setattr("commands.limits.plan_of", lambda *_: PipelinePlan(pipeline="p", instrument=None, steps=()))
+    if settings is not None:
+        (tmp_path / "dagster.yaml").write_text(settings)
+
+    with pytest.raises(OperatorError) as refused:
+        CliRunner().invoke(app, ["limits", "demo", "--really"], catch_exceptions=False)
+
+    assert complaint in str(refused.value)
+    assert "\n" not in str(refused.value)
