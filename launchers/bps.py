@@ -14,7 +14,7 @@ import json
 import shutil
 import uuid
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -73,19 +73,16 @@ class Handle:
 def find(folder: Path) -> Handle | None:
     """Find the submission that was made from a folder; None when none was, as far as its service knows."""
     try:
-        record = json.loads((folder / _HANDLE_FILE).read_text(encoding="utf-8"))
+        handle = Handle.parse((folder / _HANDLE_FILE).read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    handle = Handle(**record)
     if handle.wms_id:
         return handle
     # Whoever wrote the intention did not come back: did the service hear of it?
     report = _look_up(handle)
     if report is None:
         return None
-    found = Handle(handle.service_class, str(report.wms_id), handle.name, handle.submit_path)
-    _record(folder, found)
-    return found
+    return record(folder, replace(handle, wms_id=str(report.wms_id)))
 
 
 def submit(request: StepRequest, graph: GraphSummary) -> Handle:
@@ -134,16 +131,14 @@ def _submit(request: StepRequest, graph: GraphSummary) -> Handle:
             if isinstance(error, OSError) and is_folder_fault(error):
                 raise
             raise Rejected(f"BPS cannot prepare it: {error}", str(config_file), "see the BPS settings") from error
-        _record(request.folder, intention)
+        record(request.folder, intention)
         try:
             submitted = submit_to_wms(config, workflow)
         except (RuntimeError, OSError) as error:
             if isinstance(error, OSError) and is_folder_fault(error):
                 raise
             raise Retriable(f"the batch system did not take it: {error}", service_class, "try again") from error
-    handle = Handle(service_class, str((submitted or workflow).run_id), request.key.name, str(request.submit_path))
-    _record(request.folder, handle)
-    return handle
+    return record(request.folder, replace(intention, wms_id=str((submitted or workflow).run_id)))
 
 
 def bps_configuration(request: StepRequest, graph: GraphSummary) -> dict[str, Any]:
@@ -181,11 +176,26 @@ def _merged(defaults: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[st
     return merged
 
 
-def _record(folder: Path, handle: Handle) -> None:
+def record(folder: Path, handle: Handle) -> Handle:
+    """Write down by what a submission is known, as after a restart that has given it another id.
+
+    Parameters
+    ----------
+    folder
+        The submission's.
+    handle
+        The submission.
+
+    Returns
+    -------
+    handle
+        The same.
+    """
     # Who only looks may record as well, at the same moment.
     new = folder / f"{_HANDLE_FILE}.{uuid.uuid4().hex}"
     new.write_text(f"{handle}\n", encoding="utf-8")
     new.replace(folder / _HANDLE_FILE)
+    return handle
 
 
 def _look_up(handle: Handle) -> WmsRunReport | None:

@@ -36,7 +36,7 @@ from launchers.job_ends import JobEnd, ends_of
 from launchers.outcome import LOST, NO_RECORDS, DatasetCount, Outcome, Quantum, QuantumFailure, TaskOutcome, quantum_of
 from launchers.selection import DataId, covers
 from launchers.submission import StepRequest
-from resources.errors import SiteFault
+from resources.errors import OperatorError, SiteFault
 
 _SIZE_THREADS = 16
 _BYTES_PER_MB = 1024.0 * 1024.0
@@ -112,7 +112,7 @@ def read_exit_codes(handle: Handle) -> dict[str, frozenset[int]]:
     """
     try:
         reports, _ = handle.service().report(wms_workflow_id=handle.wms_id, return_exit_codes=True)
-    except (RuntimeError, OSError):  # the submission is judged from provenance, whatever the service does
+    except (OperatorError, RuntimeError, OSError):  # it is judged from provenance, whatever the service does
         return {}
     summary = (reports[0].exit_code_summary if reports else None) or {}
     return {label: frozenset(map(int, codes)) for label, codes in summary.items() if codes}

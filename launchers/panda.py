@@ -1,6 +1,6 @@
 """PanDA, with what a submission that outlives its submitter needs: being found by its name, and URLs left alone.
 
-Belongs here: `PandaService`, which is ctrl_bps_panda's with two things mended. Doesn't: anything else of PanDA.
+Belongs here: `PandaService`, which is ctrl_bps_panda's with three things mended. Doesn't: anything else of PanDA.
 """
 
 from __future__ import annotations
@@ -10,17 +10,18 @@ import re
 from pathlib import Path
 from typing import Any
 
-from lsst.ctrl.bps import BpsConfig, GenericWorkflow
+from lsst.ctrl.bps import BpsConfig, GenericWorkflow, WmsRunReport
 from lsst.ctrl.bps.panda import PanDAService
 from lsst.ctrl.bps.panda.utils import get_idds_client, get_idds_result
 
 from launchers.sites import without_hidden_file
+from resources.errors import Retriable
 
 _HEX = re.compile(r"(?<=cmd_line_decoder )[0-9a-f]+")
 
 
 class PandaService(PanDAService):
-    """ctrl_bps_panda's service, that finds a request by its name and adds no ``file://`` to other schemes' URLs."""
+    """ctrl_bps_panda's service, that finds requests by name, leaves other schemes' URLs alone, and bears an absence."""
 
     def prepare(self, config: BpsConfig, generic_workflow: GenericWorkflow, out_prefix: str | None = None) -> Any:
         """Write the workflow, each command of it with its URLs as the site's workers have to see them."""
@@ -29,6 +30,30 @@ class PandaService(PanDAService):
             work.executable = _mended(work.executable)
         workflow.write(str(Path(out_prefix or ".")))
         return workflow
+
+    def report(
+        self,
+        wms_workflow_id: str | None = None,
+        user: str | None = None,
+        hist: float = 0,
+        pass_thru: str | None = None,
+        is_global: bool = False,
+        return_exit_codes: bool = False,
+    ) -> tuple[list[WmsRunReport], str]:
+        """Say how far a request is.
+
+        Raises
+        ------
+        resources.errors.Retriable
+            PanDA answers, but iDDS behind it doesn't.
+        """
+        try:
+            found: tuple[list[WmsRunReport], str] = super().report(
+                wms_workflow_id, user, hist, pass_thru, is_global, return_exit_codes
+            )
+        except TypeError as error:  # the plugin takes iDDS's word of what is wrong for its list of tasks
+            raise Retriable("iDDS doesn't say how far it is", f"PanDA's request {wms_workflow_id}", "wait") from error
+        return found
 
     def find_by_name(self, name: str) -> list[str]:
         """Give the ids of the requests of this name, which PanDA's report can't list.

@@ -17,8 +17,9 @@ from typing import Any
 from resources.errors import Rejected
 from resources.site import UrlRule, WmsSettings
 
-HTCONDOR = "lsst.ctrl.bps.htcondor.HTCondorService"
+HTCONDOR = "launchers.htcondor.HTCondorService"
 PANDA = "launchers.panda.PandaService"
+_PLAIN_HTCONDOR = "lsst.ctrl.bps.htcondor.HTCondorService"
 _PLAIN_PANDA = "lsst.ctrl.bps.panda.PanDAService"
 _DECODER = "python3 -m lsst.ctrl.bps.panda.edgenode.cmd_line_decoder _cmd_line_"
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*://")
@@ -47,6 +48,8 @@ def site_bps(wms: WmsSettings) -> dict[str, Any]:
     match wms.service:
         case service if service == HTCONDOR:
             settings |= _for_htcondor(wms)
+        case service if service == _PLAIN_HTCONDOR:
+            raise Rejected("it would never be seen that a submission has ended", service, f"write {HTCONDOR} instead")
         case service if service in {PANDA, _PLAIN_PANDA}:
             settings |= _for_panda(wms)
         case _:

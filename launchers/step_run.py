@@ -325,7 +325,7 @@ def _find_or_submit(context: reattach.StepContext, request: StepRequest, poll_s:
         if _look(handle, silence_s).state == "DELETED" and was_cancelled_with_run(request.folder):
             context.log.info(f"{name} had been cancelled with its run; it goes on where it stopped")
             request.provenance_path.unlink(missing_ok=True)
-            handle = watch.restart(handle)
+            handle = bps.record(request.folder, watch.restart(handle))
             forget_cancelling(request.folder)
         context.log.info(f"{name} was submitted before: watching it again ({handle.wms_id})")
         reattach.record_reattachment(context, handle)

@@ -22,7 +22,7 @@ sys.path.insert(0, str(TOY))
 
 from toy_repository import make_repository, make_request  # noqa: E402
 
-from launchers import bps  # noqa: E402
+from launchers import bps, watch  # noqa: E402
 from launchers.bps import Handle  # noqa: E402
 from launchers.graph import build_graph  # noqa: E402
 from launchers.sites import merged, site_bps, url_on_workers  # noqa: E402
@@ -131,7 +131,8 @@ def test_ral_hands_the_whole_dag_to_dagman_once(tmp_path, monkeypatch):
 
     handle = bps.submit(request, graph)
 
-    assert handle == Handle("lsst.ctrl.bps.htcondor.HTCondorService", "77.0", NAME, str(request.submit_path))
+    folder = str(request.submit_path)
+    assert handle == Handle("launchers.htcondor.HTCondorService", folder, NAME, folder)
     assert bps.submit(request, graph) == handle
     assert create.call_args.args[0] == f"{NAME}.dag"
     submit.assert_called_once_with(create.return_value)
@@ -250,6 +251,17 @@ def test_a_request_that_panda_has_not_taken_is_made_again(tmp_path, panda, monke
     assert bps.submit(request, graph).wms_id == "4712"
 
 
+@pytest.mark.parametrize(
+    "answer", [(0, (False, "database is restarted")), (0, (True, "Authentication no permission")), (255, "no route")]
+)
+def test_a_panda_that_does_not_answer_is_waited_for(panda, answer):
+    handle = Handle("launchers.panda.PandaService", "4711", NAME, "/submit")
+    done = record() | {"status": {"attributes": {"_name_": "Finished"}}}
+    panda.get_requests.side_effect = [answer, (0, (True, [done]))]
+
+    assert watch.watch(handle, poll_s=0.0, silence_s=5.0).state == "SUCCEEDED"
+
+
 def record() -> dict:
     """A request without tasks yet, as iDDS tells of it."""
     status = {"attributes": {"_name_": "Transforming"}}
@@ -257,7 +269,7 @@ def record() -> dict:
 
 
 def service_classes() -> list[tuple[str, str]]:
-    return [("lsst.ctrl.bps.htcondor", "HTCondorService"), ("launchers.panda", "PandaService")]
+    return [("launchers.htcondor", "HTCondorService"), ("launchers.panda", "PandaService")]
 
 
 @pytest.mark.parametrize(("module", "name"), service_classes())

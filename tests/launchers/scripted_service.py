@@ -47,7 +47,7 @@ class ScriptedService(BaseWmsService):
 
     def restart(self, wms_workflow_id):
         self.restarted.append(wms_workflow_id)
-        return wms_workflow_id, "n", ""
+        return str(int(wms_workflow_id) + 1), "n", ""
 
     @classmethod
     def forget(cls):

@@ -86,6 +86,11 @@ def test_htcondor_itself_runs_the_container() -> None:
     assert condor == {"+SingularityImage": '"/cvmfs/images/drp.sif"', "+SingularityBind": '"/cephfs,/cvmfs"'}
 
 
+def test_htcondors_plain_service_which_never_sees_an_end_is_refused() -> None:
+    with pytest.raises(Rejected, match=r"write launchers\.htcondor\.HTCondorService instead"):
+        site_bps(settings("lsst.ctrl.bps.htcondor.HTCondorService"))
+
+
 def test_a_quote_that_would_end_the_command_is_refused() -> None:
     with pytest.raises(Rejected, match="a quote in a job's prologue"):
         site_bps(settings(HTCONDOR, prologue=("echo 'x'",)))

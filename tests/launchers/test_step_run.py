@@ -12,9 +12,10 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from scripted_service import ScriptedService
 
-from launchers import reattach, step_run, wanted
+from launchers import bps, reattach, step_run, wanted
 from launchers.bps import Handle
 from launchers.submission import StepRequest, SubmissionKey
+from planning.policies import Action, FailurePolicy
 from resources.errors import Rejected, Retriable, SiteFault
 
 KEY = SubmissionKey("dr1", "step1a", ("20261101",))
