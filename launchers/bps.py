@@ -1,8 +1,9 @@
 """Submissions through BPS: one graph becomes one workflow of the site's WMS service, once.
 
-Belongs here: the BPS configuration of a submission, submitting it, and the record in its folder by which it is found
-again. Submitting is safe to repeat after a crash at any point: the intention is written down before, the result after,
-and an intention without a result is looked up at the service by its name before anything is submitted.
+Belongs here: the BPS configuration of a submission, submitting it, the record in its folder by which it is found
+again, and where its final job leaves what it writes. Submitting is safe to repeat after a crash at any point: the
+intention is written down before, the result after, and an intention without a result is looked up at the service by its
+name before anything is submitted.
 Doesn't: what a service does with a workflow, watching it (`launchers.watch`), or judging it (`launchers.outcome`).
 """
 
@@ -19,9 +20,10 @@ from pathlib import Path
 from typing import Any, Self
 
 import yaml
-from lsst.ctrl.bps import BaseWmsService, WmsRunReport, WmsStates
+from lsst.ctrl.bps import BaseWmsService, BpsConfig, WmsRunReport, WmsStates
 from lsst.ctrl.bps.drivers import prepare_driver
 from lsst.ctrl.bps.submit import submit as submit_to_wms
+from lsst.resources import ResourcePath
 from lsst.utils import doImportType
 
 import launchers.zip_seek  # noqa: F401
@@ -33,6 +35,7 @@ from resources.errors import OperatorError, Rejected, Retriable, SiteFault
 
 DEFAULT_SERVICE = "launchers.local.service.LocalService"
 _HANDLE_FILE = "handle.json"
+_CONFIG_FILE = "bps.yaml"
 _LOOK_BACK_DAYS = 30.0
 
 
@@ -113,7 +116,7 @@ def _submit(request: StepRequest, graph: GraphSummary) -> Handle:
         )
     # What a preparation that went no further has left; BPS wants to make the folder itself.
     shutil.rmtree(request.submit_path, ignore_errors=True)
-    config_file = request.folder / "bps.yaml"
+    config_file = request.folder / _CONFIG_FILE
     configuration = bps_configuration(request, graph)
     config_file.write_text(yaml.safe_dump(configuration, sort_keys=False, width=120), encoding="utf-8")
     service_class = configuration["wmsServiceClass"]
@@ -163,9 +166,43 @@ def bps_configuration(request: StepRequest, graph: GraphSummary) -> dict[str, An
             "dataQuery": request.data_query,
             "runInit": False,
         },
-        "extraAggregateOptions": f"-o {request.provenance_path}",
+        # Where the final job writes to. A site whose workers don't see the submission's folder says another place.
+        "provenanceOnWorkers": str(request.provenance_path),
+        "extraAggregateOptions": "-o {provenanceOnWorkers}",
     }
     return _merged(defaults, request.bps)
+
+
+def fetch_provenance(request: StepRequest) -> None:
+    """Bring the final job's provenance into the submission's folder, where its worker has left it elsewhere.
+
+    Parameters
+    ----------
+    request
+        What was submitted.
+    """
+    left = _provenance_elsewhere(request)
+    if left is not None and left.exists():
+        ResourcePath(request.provenance_path).transfer_from(left, transfer="copy")
+
+
+def forget_provenance(request: StepRequest) -> None:
+    """Remove what the final job has written, wherever it is: the submission goes on, and another one will.
+
+    Parameters
+    ----------
+    request
+        What was submitted.
+    """
+    request.provenance_path.unlink(missing_ok=True)
+    left = _provenance_elsewhere(request)
+    if left is not None and left.exists():
+        left.remove()
+
+
+def _provenance_elsewhere(request: StepRequest) -> ResourcePath | None:
+    where = ResourcePath(BpsConfig(str(request.folder / _CONFIG_FILE))["provenanceOnWorkers"])
+    return None if where == ResourcePath(request.provenance_path) else where
 
 
 def _merged(defaults: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -30,7 +30,7 @@ from lsst.pipe.base.quantum_graph.aggregator import AggregatorConfig, aggregate_
 from lsst.resources import ResourcePath
 
 import launchers.zip_seek  # noqa: F401
-from launchers.bps import Handle
+from launchers.bps import Handle, fetch_provenance
 from launchers.graph import has_datastore_records
 from launchers.job_ends import JobEnd, ends_of
 from launchers.outcome import LOST, NO_RECORDS, DatasetCount, Outcome, Quantum, QuantumFailure, TaskOutcome, quantum_of
@@ -55,11 +55,13 @@ def read_outcome(request: StepRequest, handle: Handle | None = None) -> Outcome:
     """
     path = request.provenance_path
     if not _is_whole(path):
-        # The final job was killed, failed or left out: do its work here, which may be repeated safely.
         path.unlink(missing_ok=True)
         config = AggregatorConfig(output_path=str(path), worker_log_level="WARNING")
         try:
-            aggregate_graph(str(request.graph_path), request.butler, config)
+            fetch_provenance(request)
+            if not _is_whole(path):
+                # The final job was killed, failed or left out: do its work here, which may be repeated safely.
+                aggregate_graph(str(request.graph_path), request.butler, config)
         except Exception as error:  # whatever a broken repository or site makes of it
             cause = str(error).strip().splitlines()
             raise SiteFault(

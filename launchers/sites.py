@@ -137,6 +137,9 @@ def _for_htcondor(wms: WmsSettings) -> dict[str, Any]:
         if wms.software.binds:
             attributes["+SingularityBind"] = f'"{",".join(wms.software.binds)}"'
         settings["site"] = {wms.compute_site: {"profile": {"condor": attributes}}}
+    if not wms.bps.get("bpsUseShared", True) and "provenanceOnWorkers" not in wms.bps:
+        # There is no place for the final job's provenance: the run gathers it.
+        settings["extraAggregateOptions"] = ""
     return settings
 
 
@@ -160,4 +163,5 @@ def _for_panda(wms: WmsSettings) -> dict[str, Any]:
         # Names of jobs with all their data IDs are longer than PanDA's database takes.
         "enableJobNameMap": True,
         "fileDistributionEndPoint": without_hidden_file(where),
+        "provenanceOnWorkers": "{fileDistributionEndPoint}{uniqProcName}_provenance.qg",
     }

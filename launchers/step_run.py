@@ -324,7 +324,7 @@ def _find_or_submit(context: reattach.StepContext, request: StepRequest, poll_s:
     if handle is not None:
         if _look(handle, silence_s).state == "DELETED" and was_cancelled_with_run(request.folder):
             context.log.info(f"{name} had been cancelled with its run; it goes on where it stopped")
-            request.provenance_path.unlink(missing_ok=True)
+            bps.forget_provenance(request)
             handle = bps.record(request.folder, watch.restart(handle))
             forget_cancelling(request.folder)
         context.log.info(f"{name} was submitted before: watching it again ({handle.wms_id})")

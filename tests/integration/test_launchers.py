@@ -23,7 +23,7 @@ sys.path.insert(0, str(TOY))
 
 from toy_repository import make_repository, make_request  # noqa: E402
 
-from launchers import bps, warm, watch  # noqa: E402
+from launchers import bps, judging, warm, watch  # noqa: E402
 from launchers.bps import Handle  # noqa: E402
 from launchers.graph import build_graph, has_datastore_records, read_summary  # noqa: E402
 from launchers.judging import read_outcome  # noqa: E402
@@ -456,6 +456,17 @@ def test_a_final_job_that_did_not_come_is_made_up_for(request_for):
     assert outcome.complete
     with Butler.from_config(request.butler, collections="toy") as butler:
         assert len(butler.query_datasets("toy_total")) == 4
+
+
+def test_what_a_final_job_writes_where_its_worker_can_is_not_gathered_again(request_for, tmp_path, monkeypatch):
+    place = "file://" + str(tmp_path / "shared" / "{uniqProcName}.qg")
+    request = request_for(bps={"localCores": 2, "provenanceOnWorkers": place})
+    monkeypatch.setattr(judging, "aggregate_graph", lambda *_: pytest.fail("gathered again"))
+
+    outcome = run(request)
+
+    assert outcome.complete
+    assert (tmp_path / "shared" / f"{request.key.name}.qg").exists()
 
 
 def test_the_summary_of_a_graph_can_be_read_back(request_for):

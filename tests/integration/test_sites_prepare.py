@@ -190,6 +190,7 @@ def test_lancasters_works_are_right_for_panda(tmp_path, panda):
     files = runner.partition(cache)[2].split()[0]
     command = decoder.replace_files_placeholders(command, files)
     assert f" run-qbb {request.butler} {cache}{NAME}.qg --qgraph-node-id {{qgraphNodeId}}" in command
+    assert f" -o {cache}{NAME}_provenance.qg" in (request.submit_path / "final_job.bash").read_text()
     final = works[f"{NAME}_04_finalJob_01"]
     assert (final.task_queue, final.task_rss, final.core_count) == ("LANCS_Rubin_Merge", 128000, 10)
     assert workflow.files_to_pre_stage["runQgraphFile"].endswith(f"{NAME}.qg")

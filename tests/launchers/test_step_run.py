@@ -31,6 +31,7 @@ def service() -> type[ScriptedService]:
 def request_with_submission(tmp_path: Path) -> StepRequest:
     handle = Handle(f"{ScriptedService.__module__}.ScriptedService", "1", KEY.name, str(tmp_path / "submit"))
     (tmp_path / "handle.json").write_text(str(handle))
+    (tmp_path / "bps.yaml").write_text(f"provenanceOnWorkers: {tmp_path}/provenance.qg")
     return StepRequest(KEY, "repo", "DRP.yaml#step1a", ("dr1",), "dr1", "", tmp_path)
 
 
@@ -177,6 +178,8 @@ def test_what_was_cancelled_with_its_run_goes_on_when_it_is_asked_for_again(
     step_run.launch_and_watch(context_that_logs(said), request_with_submission, poll_s=0.0)
 
     assert service.restarted == ["1"]
+    assert any(line.endswith("watching it again (2)") for line in said)
+    assert bps.find(request_with_submission.folder).wms_id == "2"
 
 
 def test_a_run_that_is_cancelled_from_another_machine_cancels_its_submission_itself(
