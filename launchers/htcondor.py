@@ -17,9 +17,10 @@ from typing import Any, TypeGuard
 
 import classad2
 from htcondor2 import HTCondorException
-from lsst.ctrl.bps import WmsRunReport, WmsStates
+from lsst.ctrl.bps import BpsConfig, GenericWorkflow, WmsRunReport, WmsStates
 from lsst.ctrl.bps.htcondor import HTCondorService as Plugin
 
+from launchers.sites import refuse_what_is_cut
 from resources.errors import Retriable
 
 _OVER = frozenset({WmsStates.SUCCEEDED, WmsStates.FAILED, WmsStates.DELETED})
@@ -27,6 +28,18 @@ _OVER = frozenset({WmsStates.SUCCEEDED, WmsStates.FAILED, WmsStates.DELETED})
 
 class HTCondorService(Plugin):
     """ctrl_bps_htcondor's service, that knows a DAG by its folder, also after its end, and bears a schedd's absence."""
+
+    def prepare(self, config: BpsConfig, generic_workflow: GenericWorkflow, out_prefix: str | None = None) -> Any:
+        """Write the DAG.
+
+        Raises
+        ------
+        resources.errors.Rejected
+            See `launchers.sites.refuse_what_is_cut`.
+        """
+        if not config["bpsMakeCommand"]:  # else variables go into the submit files' own list of them
+            refuse_what_is_cut(generic_workflow)
+        return super().prepare(config, generic_workflow, out_prefix)
 
     def submit(self, workflow: Any, **kwargs: Any) -> None:
         """Submit the DAG, whose id is its folder."""

@@ -14,7 +14,7 @@ from lsst.ctrl.bps import BpsConfig, GenericWorkflow, WmsRunReport
 from lsst.ctrl.bps.panda import PanDAService
 from lsst.ctrl.bps.panda.utils import get_idds_client, get_idds_result
 
-from launchers.sites import without_hidden_file
+from launchers.sites import refuse_what_is_cut, without_hidden_file
 from resources.errors import Retriable
 
 _HEX = re.compile(r"(?<=cmd_line_decoder )[0-9a-f]+")
@@ -24,7 +24,14 @@ class PandaService(PanDAService):
     """ctrl_bps_panda's service, that finds requests by name, leaves other schemes' URLs alone, and bears an absence."""
 
     def prepare(self, config: BpsConfig, generic_workflow: GenericWorkflow, out_prefix: str | None = None) -> Any:
-        """Write the workflow, each command of it with its URLs as the site's workers have to see them."""
+        """Write the workflow, each command of it with its URLs as the site's workers have to see them.
+
+        Raises
+        ------
+        resources.errors.Rejected
+            See `launchers.sites.refuse_what_is_cut`.
+        """
+        refuse_what_is_cut(generic_workflow)
         workflow = super().prepare(config, generic_workflow, out_prefix)
         for work in workflow.idds_client_workflow.template.works.values():
             work.executable = _mended(work.executable)

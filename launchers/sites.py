@@ -11,8 +11,11 @@ command line; those of this project run BPS's ``preCmdline``.
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+from lsst.ctrl.bps import GenericWorkflow
 
 from resources.errors import Rejected
 from resources.site import UrlRule, WmsSettings
@@ -25,6 +28,8 @@ _DECODER = "python3 -m lsst.ctrl.bps.panda.edgenode.cmd_line_decoder _cmd_line_"
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*://")
 _HIDDEN_FILE = re.compile(r"file://(?=[a-z][a-z0-9+.-]*://)")
 _VARIABLE = re.compile(r"\$([A-Za-z_]\w*)")
+_PLACEHOLDER = re.compile(r"<(?:ENV|WMS):\w+>")
+_CUTS = re.compile(r"[\s'\"`\\;&|()<>]")
 
 
 def site_bps(wms: WmsSettings) -> dict[str, Any]:
@@ -85,6 +90,29 @@ def without_hidden_file(text: str) -> str:
     return _HIDDEN_FILE.sub("", text)
 
 
+def refuse_what_is_cut(workflow: GenericWorkflow) -> None:
+    """Refuse values of jobs' variables that would end their command: HTCondor's and PanDA's plugins don't quote them.
+
+    Parameters
+    ----------
+    workflow
+        With its jobs' variables from wherever BPS takes them.
+
+    Raises
+    ------
+    resources.errors.Rejected
+        A value is empty, or has in it what a shell or HTCondor ends a word at.
+    """
+    for job in (*map(workflow.get_job, workflow), workflow.get_final()):
+        for name, value in (getattr(job, "environment", None) or {}).items():
+            if not value or _CUTS.search(_PLACEHOLDER.sub("", value)):
+                raise Rejected(
+                    f"{name}={value!r} would end the commands of its jobs",
+                    f"environment of {job.label}",
+                    f'set it in wms.prologue of the site profile (export {name}="…")',
+                )
+
+
 def merged(defaults: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
     """Merge nested settings.
 
@@ -123,9 +151,7 @@ def _for_ours(wms: WmsSettings) -> dict[str, Any]:
 
 def _for_htcondor(wms: WmsSettings) -> dict[str, Any]:
     settings: dict[str, Any] = {}
-    commands = _before_the_command(wms)
-    if any("'" in command for command in commands):
-        raise Rejected("a quote in a job's prologue", wms.service, "write \" instead of ' in the site profile")
+    commands = [_in_quotes_of_htcondor(command) for command in _before_the_command(wms)]
     if commands:
         settings |= {
             "bpsMakeCommand": False,
@@ -143,6 +169,11 @@ def _for_htcondor(wms: WmsSettings) -> dict[str, Any]:
     return settings
 
 
+def _in_quotes_of_htcondor(command: str) -> str:
+    """Write a shell command as a submit file has it inside both kinds of quotes, where ``$(…)`` would be a macro."""
+    return command.replace("'", "''").replace('"', '""').replace("$(", "$(DOLLAR)(")
+
+
 def _for_panda(wms: WmsSettings) -> dict[str, Any]:
     where = wms.bps.get("fileDistributionEndPoint", "")
     if not (where.startswith("/") or _SCHEME.match(where)) or not where.endswith("/"):
@@ -153,10 +184,8 @@ def _for_panda(wms: WmsSettings) -> dict[str, Any]:
         )
     payload = " ".join([*_before_the_command(wms), _DECODER])
     if wms.software.image is not None:
-        if any(quote in payload for quote in "'"):
-            raise Rejected("a quote in a job's prologue", wms.service, "write \" instead of ' in the site profile")
         binds = "".join(f" --bind {bind}" for bind in wms.software.binds)
-        payload = f"apptainer exec{binds} {wms.software.image} /bin/bash -c '{payload}'"
+        payload = f"apptainer exec{binds} {wms.software.image} /bin/bash -c {shlex.quote(payload)}"
     return {
         "placeholderParams": ["qgraphNodeId", "qgraphId"],
         "runnerCommand": f"{payload}; exit $?;",

@@ -7,6 +7,7 @@ import binascii
 import importlib
 import inspect
 import re
+import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -20,6 +21,7 @@ from lsst.ctrl.bps.drivers import prepare_driver
 TOY = Path(__file__).parents[1] / "launchers"
 sys.path.insert(0, str(TOY))
 
+from condor_arguments import arguments  # noqa: E402
 from toy_repository import make_repository, make_request  # noqa: E402
 
 from launchers import bps, watch  # noqa: E402
@@ -27,8 +29,8 @@ from launchers.bps import Handle  # noqa: E402
 from launchers.graph import build_graph  # noqa: E402
 from launchers.sites import merged, site_bps, url_on_workers  # noqa: E402
 from launchers.submission import StepRequest  # noqa: E402
-from resources.errors import Retriable  # noqa: E402
-from resources.site import Site, read_site  # noqa: E402
+from resources.errors import Rejected, Retriable  # noqa: E402
+from resources.site import Site, SoftwareSettings, read_site  # noqa: E402
 
 pytestmark = pytest.mark.integration
 
@@ -75,12 +77,13 @@ def submit_files(request: StepRequest) -> dict[str, dict[str, str]]:
     return found
 
 
-def shell_command(submit_file: dict[str, str]) -> str:
-    """What bash is given after HTCondor has taken its quotes away."""
-    arguments = submit_file["arguments"]
-    assert arguments.startswith("\"-c '")
-    assert arguments.endswith("'\"")
-    return arguments[5:-2].replace("'", "")
+def shell_commands(request: StepRequest) -> dict[str, str]:
+    """What bash is given by job, after HTCondor has taken its quotes and macros away."""
+    found = {}
+    for file in request.submit_path.rglob("*.sub"):
+        option, found[file.stem] = arguments(file.read_text())
+        assert option == "-c"
+    return found
 
 
 def test_ral_fetches_its_configuration_to_the_jobs_scratch_before_anything_else(tmp_path):
@@ -93,13 +96,14 @@ def test_ral_fetches_its_configuration_to_the_jobs_scratch_before_anything_else(
 
     files = submit_files(request)
     assert len(files) == 8 + 8 + 4 + 1
-    job = next(file for name, file in files.items() if "_square_" in name)
+    name, job = next((name, file) for name, file in files.items() if "_square_" in name)
     assert job["executable"] == "/bin/bash"
     assert job["accounting_group"] == "lsst"
     assert job["max_retries"] == "3"
     assert "4000 * pow(2, NumJobStarts)), 256000" in job["request_memory"]
     assert job["retry_until"] == "member(ExitCode, {1,2})"
-    command = shell_command(job)
+    commands = shell_commands(request)
+    command = commands[name]
     order = [
         "aws s3 cp --recursive --only-show-errors s3://lsst-config/drp $_CONDOR_SCRATCH_DIR/drp-config || exit 1;",
         "source $_CONDOR_SCRATCH_DIR/drp-config/job-environment.sh || exit 1;",
@@ -117,6 +121,47 @@ def test_ral_fetches_its_configuration_to_the_jobs_scratch_before_anything_else(
     final = files["finalJob"]
     assert final["request_cpus"] == "8"
     assert "64000" in final["request_memory"]
+    assert f" ./final_job.bash {NAME}.qg s3://lsst-config/butler/butler.yaml; " in commands["finalJob"]
+    # The submission's folder is on another machine than the final job.
+    script = (request.submit_path / "final_job.bash").read_text()
+    assert f" -o s3://lsst-drp/provenance/{NAME}.qg" in script
+    assert str(tmp_path) not in script
+
+
+def at_ral(tmp_path: Path, **changes: object) -> StepRequest:
+    site = read_site(SITES / "ral.yaml")
+    return request_at(site.model_copy(update={"wms": site.wms.model_copy(update=changes)}), tmp_path)
+
+
+def test_a_job_at_ral_runs_with_whatever_its_prologue_has_in_it(tmp_path, monkeypatch):
+    prologue = ("export PIPE_OPTS='-a  -b'", 'export WHERE="$(echo "$PIPE_OPTS")"')
+    request = at_ral(tmp_path, prologue=prologue, software=SoftwareSettings(), environment={"ONE": "word"})
+    graph = build_graph(request)
+    (tmp_path / "bps.yaml").write_text(yaml.safe_dump(bps.bps_configuration(request, graph)))
+    prepare_driver(str(tmp_path / "bps.yaml"))
+    command = next(command for name, command in shell_commands(request).items() if "_square_" in name)
+    (tmp_path / "pipetask").write_text('#!/bin/bash\necho "has: $WHERE, $ONE"\n')
+    (tmp_path / "pipetask").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+
+    done = subprocess.run(["/bin/bash", "-c", command], capture_output=True, text=True, check=False)
+
+    assert done.returncode == 0, done.stderr
+    assert "\nhas: -a  -b, word\n" in done.stdout
+
+
+@pytest.mark.parametrize("which", ["ral", "lancaster"])
+def test_a_variable_that_would_end_the_commands_of_its_jobs_is_refused_before_anything_is_submitted(
+    tmp_path, panda, which
+):
+    request = request_at(read_site(SITES / f"{which}.yaml"), tmp_path)
+    release = {"pipetask": {"square": {"environment": {"PIPE_OPTS": "-a -b"}}}}
+    request = make_request(request.butler, request.folder, bps=merged(request.bps, release))
+
+    with pytest.raises(Rejected, match="environment of square: PIPE_OPTS='-a -b' would end the commands"):
+        bps.submit(request, build_graph(request))
+
+    assert bps.find(request.folder) is None
 
 
 def test_ral_hands_the_whole_dag_to_dagman_once(tmp_path, monkeypatch):

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from lsst.ctrl.bps import GenericWorkflow, GenericWorkflowExec, GenericWorkflowJob
 
-from launchers.sites import HTCONDOR, PANDA, site_bps, url_on_workers, without_hidden_file
+sys.path.insert(0, str(Path(__file__).parent))
+
+from condor_arguments import arguments
+
+from launchers.sites import HTCONDOR, PANDA, refuse_what_is_cut, site_bps, url_on_workers, without_hidden_file
 from resources.errors import Rejected
 from resources.site import SoftwareSettings, UrlRule, WmsSettings
 
@@ -86,14 +94,73 @@ def test_htcondor_itself_runs_the_container() -> None:
     assert condor == {"+SingularityImage": '"/cvmfs/images/drp.sif"', "+SingularityBind": '"/cephfs,/cvmfs"'}
 
 
+@pytest.mark.parametrize(
+    ("service", "more"),
+    [
+        (HTCONDOR, {}),
+        (PANDA, {"bps": {"fileDistributionEndPoint": "/shared/cache/"}}),
+        (PANDA, {"bps": {"fileDistributionEndPoint": "/shared/cache/"}, "software": {"image": "drp.sif"}}),
+    ],
+)
+@pytest.mark.parametrize("word", ['"two  words"', "'two  words'", "\"$(echo 'two  words')\""])
+def test_a_prologue_may_have_quotes_and_commands_in_it(
+    service: str, more: dict[str, object], word: str, tmp_path: Path
+) -> None:
+    bps = site_bps(settings(service, prologue=(f"echo {word}",), **more))
+    before = bps.get("setupEnv") or bps["runnerCommand"]
+    if service == HTCONDOR:
+        executable, before = arguments(f"executable=/bin/bash\narguments=\"-c '{before}'\"\nqueue\n")
+        assert executable == "-c"
+    for stand_in in ("apptainer", "python3"):  # in what would be the container, and for the payload
+        (tmp_path / stand_in).write_text('#!/bin/bash\n[ $1 != exec ] || /bin/bash -c "$5"\n')
+        (tmp_path / stand_in).chmod(0o755)
+    path = f"{tmp_path}:{os.environ['PATH']}"
+
+    done = subprocess.run(["bash", "-c", before], env={"PATH": path}, capture_output=True, text=True, check=False)
+
+    assert (done.returncode, done.stdout) == (0, "two  words\n"), done.stderr
+
+
+@pytest.mark.parametrize("value", ["-a -b", "", "it's", 'a"b', "http://gate/?a=1&b=2", "a;b", "$(hostname)"])
+def test_a_variable_that_would_end_the_commands_of_its_jobs_is_refused(value: str) -> None:
+    with pytest.raises(Rejected, match=r"environment of isr: PIPE_OPTS=.* would end the commands of its jobs"):
+        refuse_what_is_cut(workflow_with(PIPE_OPTS=value))
+
+
+@pytest.mark.parametrize("value", ["/a/b.yaml", "<ENV:_CONDOR_SCRATCH_DIR>/db-auth.yaml", "a,b:c=d", "0"])
+def test_a_variable_of_one_word_is_taken(value: str) -> None:
+    refuse_what_is_cut(workflow_with(LSST_DB_AUTH=value))
+
+
+def workflow_with(**environment: str) -> GenericWorkflow:
+    workflow = GenericWorkflow("w")
+    executable = GenericWorkflowExec("pipetask", "pipetask", False)
+    workflow.add_job(GenericWorkflowJob("j", "isr", executable=executable, environment=environment))
+    return workflow
+
+
 def test_htcondors_plain_service_which_never_sees_an_end_is_refused() -> None:
     with pytest.raises(Rejected, match=r"write launchers\.htcondor\.HTCondorService instead"):
         site_bps(settings("lsst.ctrl.bps.htcondor.HTCondorService"))
 
 
-def test_a_quote_that_would_end_the_command_is_refused() -> None:
-    with pytest.raises(Rejected, match="a quote in a job's prologue"):
-        site_bps(settings(HTCONDOR, prologue=("echo 'x'",)))
+def test_provenance_is_written_where_pandas_jobs_fetch_their_files_from() -> None:
+    bps = site_bps(settings(PANDA, bps={"fileDistributionEndPoint": "davs://gate/cache/"}))
+    assert bps["provenanceOnWorkers"] == "{fileDistributionEndPoint}{uniqProcName}_provenance.qg"
+
+
+@pytest.mark.parametrize(
+    ("bps", "options"),
+    [
+        ({}, None),
+        ({"bpsUseShared": False}, ""),
+        ({"bpsUseShared": False, "provenanceOnWorkers": "s3://drp/{uniqProcName}.qg"}, None),
+    ],
+)
+def test_htcondors_final_job_writes_no_provenance_where_nobody_could_fetch_it(
+    bps: dict[str, object], options: str | None
+) -> None:
+    assert site_bps(settings(HTCONDOR, bps=bps)).get("extraAggregateOptions") == options
 
 
 def test_pandas_runner_ends_with_the_plugins_decoder() -> None:
