@@ -38,7 +38,7 @@ def judge(
     failures: Iterable[QuantumFailure],
     exit_codes: Mapping[str, frozenset[int]],
     *,
-    attempt: int,
+    tried: Mapping[Quantum, int],
 ) -> list[Judgement]:
     """Decide what is done about each failure of a submission.
 
@@ -53,8 +53,8 @@ def judge(
     exit_codes
         Of the jobs that failed, by job label: a job of several tasks has a label of its own, so that for a task without
         jobs of its own all of them count.
-    attempt
-        How many submissions have tried these quanta.
+    tried
+        How many submissions have tried each quantum, this one among them.
     """
     all_codes = frozenset[int]().union(*exit_codes.values())
     limit_mb = int(request.bps.get("memoryLimit", DEFAULT_LIMIT_MB))
@@ -66,7 +66,7 @@ def judge(
                 decide(
                     policies,
                     Failure(failure.task, failure.exception, failure.message, exit_codes.get(failure.task, all_codes)),
-                    attempt=attempt,
+                    attempt=tried[failure.quantum],
                     memory_mb=memory_of(request.bps, failure.task),
                     limit_mb=limit_mb,
                 ),

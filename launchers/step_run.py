@@ -11,7 +11,8 @@ import dataclasses
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +29,7 @@ from launchers.causes import describe
 from launchers.claiming import Others, claim_attempt
 from launchers.graph import NothingLeft, build_graph, read_summary
 from launchers.judging import read_exit_codes, read_outcome, read_quanta
-from launchers.outcome import Judgement, Outcome
+from launchers.outcome import Judgement, Outcome, Quantum
 from launchers.processes import exclusive
 from launchers.rescue import Remains, cause_of, not_tried, read_remains, rescue_request
 from launchers.submission import StepRequest, SubmissionKey
@@ -110,7 +111,7 @@ def run_step(
             so_far = _with_judgements(remains, rules.casebook)
         elif rules.causes:
             raise Rejected("no attempt at it is known", request.key.name, "rescue it without --cause")
-    tried = 0
+    tried: Counter[Quantum] = Counter()
     while True:
         try:
             now = launch_and_watch(context, request, poll_s=poll_s, log_every_s=log_every_s, silence_s=silence_s)
@@ -119,7 +120,8 @@ def run_step(
                 raise
             left = not_tried(so_far.failures, (), request.quarantined)
             return policies.combine(so_far, None, left)
-        tried += 1
+        # What waited for another quantum so far has its attempts before it.
+        tried.update(failure.quantum for failure in now.failures)
         judgements = _judge(context, request, rules, now, tried, silence_s)
         now = dataclasses.replace(now, judgements=tuple(judgements))
         if so_far is not None:
@@ -205,12 +207,17 @@ def _next(key: SubmissionKey) -> SubmissionKey:
 
 
 def _judge(
-    context: reattach.StepContext, request: StepRequest, rules: FailureRules, now: Outcome, tried: int, silence_s: float
+    context: reattach.StepContext,
+    request: StepRequest,
+    rules: FailureRules,
+    now: Outcome,
+    tried: Mapping[Quantum, int],
+    silence_s: float,
 ) -> list[Judgement]:
     """Decide about what failed, and write that down before anything is done."""
     handle = bps.find(request.folder)
     codes = read_exit_codes(handle) if handle is not None and now.failures else {}
-    judgements = policies.judge(rules.policies, request, now.failures, codes, attempt=tried)
+    judgements = policies.judge(rules.policies, request, now.failures, codes, tried=tried)
     if handle is not None and now.failures and _look(handle, silence_s).state == "DELETED":
         # Whoever cancelled it in the batch system doesn't want to see it again by itself.
         judgements = [Judgement(each.failure, Decision(Action.HOLD, "cancelled")) for each in judgements]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import defaultdict
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from launchers.causes import describe
-from launchers.outcome import DatasetCount, Judgement, Outcome, QuantumFailure, TaskOutcome, quantum_of
+from launchers.outcome import DatasetCount, Judgement, Outcome, Quantum, QuantumFailure, TaskOutcome, quantum_of
 from launchers.policies import (
     cases_of,
     combine,
@@ -28,6 +29,9 @@ from resources.errors import Rejected
 
 KEY = SubmissionKey("dr1", "step1a", ("20261101",))
 NEXT = SubmissionKey("dr1", "step1a", ("20261101",), 2)
+
+
+ONCE = defaultdict[Quantum, int](lambda: 1)
 
 
 def request(**bps) -> StepRequest:
@@ -81,7 +85,7 @@ def test_what_is_quarantined_is_left_out_once() -> None:
 )
 def test_no_policy_leaves_out_the_whole_release_or_a_band(data_id: dict, action: Action) -> None:
     rules = [FailurePolicy(name="bad", action=Action.QUARANTINE)]
-    (made,) = judge(rules, request(), [dataclasses.replace(failure(), data_id=data_id)], {}, attempt=1)
+    (made,) = judge(rules, request(), [dataclasses.replace(failure(), data_id=data_id)], {}, tried=ONCE)
     assert made.decision.action is action
     said = "held for somebody to decide (bad: too much to quarantine)" in describe([made])[0]
     assert said == (action is Action.HOLD)
@@ -119,13 +123,20 @@ def test_the_memory_asked_for_is_read_where_bps_reads_it(bps: dict, memory: int)
 def test_exit_codes_are_those_of_the_tasks_own_jobs_else_of_all() -> None:
     rules = [FailurePolicy(name="killed", exit_codes=(137,), action=Action.RETRY)]
     codes = {"isr": frozenset({1}), "coadd": frozenset({137})}
-    made = judge(rules, request(), [failure(), failure("merged")], codes, attempt=1)
+    made = judge(rules, request(), [failure(), failure("merged")], codes, tried=ONCE)
     assert [each.decision.action for each in made] == [Action.IGNORE, Action.RETRY]
+
+
+def test_each_quantum_has_its_own_attempts() -> None:
+    rules = [FailurePolicy(name="again", action=Action.RETRY, attempts=2, then=Action.HOLD)]
+    first, second = failure(), failure("calibrate")
+    made = judge(rules, request(), [first, second], {}, tried={first.quantum: 2, second.quantum: 1})
+    assert [each.decision.action for each in made] == [Action.HOLD, Action.RETRY]
 
 
 def test_the_sites_largest_node_limits_memory() -> None:
     lost = failure(exception="MemoryError")
-    (made,) = judge([], request(requestMemory=3000, memoryLimit=4000), [lost], {}, attempt=1)
+    (made,) = judge([], request(requestMemory=3000, memoryLimit=4000), [lost], {}, tried=ONCE)
     assert made.decision.memory_mb == 4000
 
 

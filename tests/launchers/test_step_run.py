@@ -14,6 +14,8 @@ from scripted_service import ScriptedService
 
 from launchers import bps, reattach, step_run, wanted
 from launchers.bps import Handle
+from launchers.casebook import Case
+from launchers.outcome import Outcome, QuantumFailure
 from launchers.submission import StepRequest, SubmissionKey
 from planning.policies import Action, FailurePolicy
 from resources.errors import Rejected, Retriable, SiteFault
@@ -213,6 +215,26 @@ def test_what_was_not_cancelled_is_said_so_with_how_to_do_it_by_hand(
     service.script[:] = [WmsStates.DELETED]
     step_run.launch_and_watch(context_that_logs(said), request_with_submission, poll_s=0.0)
     assert service.restarted == []
+
+
+def test_what_waited_for_a_failure_has_its_own_attempts(tmp_path, monkeypatch, said):
+    double, square = (QuantumFailure(task, {"exposure": 7}, "E", "m", "") for task in ("double", "square"))
+    outcomes = iter([(double,), (square,), ()])
+    noted: list[Case] = []
+
+    def launch(*_: object, **__: object) -> Outcome:
+        return Outcome({}, next(outcomes), {}, 0.0, 0.0, 0.0, "run")
+
+    monkeypatch.setattr(step_run, "launch_and_watch", launch)
+    monkeypatch.setattr(step_run, "read_quanta", lambda request: {double.quantum: True, square.quantum: True})
+    again = FailurePolicy(name="again", action=Action.RETRY, attempts=2, then=Action.HOLD)
+    casebook = SimpleNamespace(note=noted.extend)
+    request = StepRequest(KEY, "repo", "DRP.yaml#step1a", ("dr1",), "dr1", "", tmp_path / "dr1" / KEY.name)
+
+    outcome = step_run.run_step(context_that_logs(said), request, step_run.FailureRules((again,), casebook, tmp_path))
+
+    assert [(case.task, case.action) for case in noted] == [("double", "retry"), ("square", "retry")]
+    assert not outcome.failures
 
 
 def test_a_run_lives_for_others_until_it_is_done_with_their_step():
