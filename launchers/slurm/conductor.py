@@ -217,9 +217,7 @@ class Conductor:
                 if end and end.ending is Ending.CANCELLED:
                     changed += self.plan.taken_away(position)
                 elif now - since >= _MISSING_S:
-                    if self._record.positions.get(element) == position:
-                        del self._record.positions[element]
-                    changed += self.plan.unparked([position])
+                    changed += self._record.unpark([position])
                 continue
             if end is None and now - since >= _MISSING_S:
                 # Accounting may hold a job for running for ever whose controller has lost it.

@@ -47,6 +47,13 @@ class Record:
         self.positions |= {element: position for position, element in elements.items()}
         return self.plan.placed(elements, parked=parked)
 
+    def unpark(self, positions: Sequence[int]) -> list[int]:
+        """Take note that parked jobs are no longer in Slurm; gives what has to be written."""
+        for position in positions:
+            if (element := self.plan.jobs[position].element) and self.positions.get(element) == position:
+                del self.positions[element]
+        return self.plan.unparked(positions)
+
     def write(self, positions: Sequence[int]) -> None:
         """Write down jobs as they are now."""
         self.store.write(self.plan, positions)

@@ -14,7 +14,12 @@ from dataclasses import dataclass
 MOST = 6
 """How often a job is refused before it is given up; each pause is twice as long as the one before it."""
 
-_OF_LIMITS = re.compile(r"submit limit|(QOS|Assoc)\w*Submit", re.IGNORECASE)
+_OF_LIMITS = re.compile(r"(QOS|Assoc)\w*Submit", re.IGNORECASE)
+
+
+def is_full(why: object) -> bool:
+    """Tell whether Slurm refuses because there are already as many jobs as a user or an account may have."""
+    return bool(_OF_LIMITS.search(str(why)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +44,7 @@ class Refusals:
         self._pause_s = pause_s
         self._clock = clock
         self._known: dict[int, _Refusal] = {}
+        self._full_until = float("-inf")
 
     @property
     def trouble(self) -> str:
@@ -46,8 +52,9 @@ class Refusals:
         return "; ".join(dict.fromkeys(refusal.why for refusal in self._known.values()))
 
     def may_offer(self, position: int) -> bool:
-        """Whether a job's pause is over."""
-        return position not in self._known or self._clock() >= self._known[position].again_at
+        """Whether a job's pause is over, and that of all after Slurm was full."""
+        again_at = self._known[position].again_at if position in self._known else self._full_until
+        return self._clock() >= max(again_at, self._full_until)
 
     def note(self, positions: Iterable[int], why: str, *, others_go_on: bool) -> list[int]:
         """Take note of a refusal, and give those jobs that are not to be offered again.
@@ -62,9 +69,11 @@ class Refusals:
             Whether other jobs of the user will be over some time, and no longer count against a limit.
         """
         given_up = []
+        if is_full(why):
+            self._full_until = self._clock() + self._pause_s
         for position in positions:
             times = self._known[position].times if position in self._known else 0
-            times += not (others_go_on and _OF_LIMITS.search(why))
+            times += not (others_go_on and is_full(why))
             self._known[position] = _Refusal(why, times, self._clock() + self._pause_s * 2 ** max(0, times - 1))
             if times >= MOST:
                 given_up.append(position)

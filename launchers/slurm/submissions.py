@@ -10,6 +10,7 @@ refuses is offered again (`launchers.slurm.refusals`), or what becomes of jobs t
 
 from __future__ import annotations
 
+import sys
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -18,7 +19,7 @@ from launchers.slurm.commands import Slurm
 from launchers.slurm.jobs import Element, JobState
 from launchers.slurm.queue import Queue, Queued
 from launchers.slurm.record import Record
-from launchers.slurm.refusals import Refusals
+from launchers.slurm.refusals import Refusals, is_full
 from resources.errors import Rejected, Retriable
 
 
@@ -40,6 +41,7 @@ class Submissions:
         self._refusals = Refusals(float(record.facts["poll_s"]))
         self._is_unsure = True
         self._in_queue = 0
+        self._most_at_once = sys.maxsize
         self._others_go_on = False
 
     @property
@@ -53,14 +55,29 @@ class Submissions:
         Parameters
         ----------
         queue
-            As it is now.
+            As it is now, without the dispatcher, which needs room as well.
         """
-        room = self._room(len(queue.elements))
+        room = self._room(len(queue.elements) + 1)
         for part, positions in self._parts(range(len(self._plan.jobs))).items():
             if len(positions) <= room:
                 room -= len(positions)
                 for memory, members in self._by_memory(positions).items():
-                    self._submit(part, memory, members, parked=True)
+                    try:
+                        self._submit(part, memory, members, parked=True)
+                    except Rejected as error:
+                        if not is_full(error):
+                            raise
+                        # Nothing after it either: what waits for it would keep its room.
+                        self._make_room()
+                        return
+
+    def _make_room(self) -> None:
+        """Take the last parked job back."""
+        parked = {job.element: n for n, job in enumerate(self._plan.jobs) if job.element and job.is_parked}
+        if parked:
+            last = max(parked, key=lambda element: (element.array, element.task))
+            self._slurm.cancel_elements([last])
+            self._record.write(self._record.unpark([parked[last]]))
 
     def heard(self, queue: Queue) -> list[int]:
         """Take note of how full Slurm is, and of what was submitted without being written down.
@@ -103,23 +120,31 @@ class Submissions:
             # Before Slurm was asked, it isn't known whether that has been done already.
             return
         offered = [position for position in ready if self._refusals.may_offer(position)]
-        for part, positions in self._parts(offered[: self._room(self._in_queue)]).items():
+        room = min(self._room(self._in_queue), self._most_at_once)
+        for part, positions in self._parts(offered[:room]).items():
             for memory, members in self._by_memory(positions).items():
                 try:
                     self._submit(part, memory, members, parked=False)
                 except Rejected as error:
-                    self._give_up(self._refusals.note(members, str(error), others_go_on=self._others_go_on), error)
+                    if is_full(error):
+                        # There may be room for fewer, and there is none for others.
+                        self._most_at_once = max(1, len(members) // 2)
+                        left = [position for position in offered if self._plan.jobs[position].element is None]
+                        self._refuse(left, error, others_go_on=self._others_go_on or len(members) > 1)
+                        return
+                    self._refuse(members, error, others_go_on=self._others_go_on)
                 except Retriable:
                     self._is_unsure = True  # it may have been heard all the same
                     raise
                 else:
                     self._refusals.forget(members)
                     self._in_queue += len(members)
+                    self._most_at_once *= 2
 
-    def _give_up(self, positions: Iterable[int], error: Rejected) -> None:
-        """Let jobs fail that Slurm doesn't take."""
+    def _refuse(self, positions: Iterable[int], error: Rejected, *, others_go_on: bool) -> None:
+        """Take note that Slurm refuses jobs, and let those fail that it has refused too often."""
         changed: list[int] = []
-        for position in positions:
+        for position in self._refusals.note(positions, str(error), others_go_on=others_go_on):
             job = self._plan.jobs[position]
             self._record.store.tell(str(error), self._record.store.log(job, job.attempt))
             self._record.store.tell(f"{job.name}: attempt {job.attempt + 1} given up: {error}")

@@ -227,6 +227,43 @@ def test_what_slurm_has_no_room_for_is_submitted_when_there_is(world):
     assert list(w.states.values()) == ["SUCCEEDED"] * 3 + ["PENDING"] * 2
 
 
+class LimitedSlurm(FakeSlurm):
+    """Takes only so many jobs at a time, and doesn't say how many."""
+
+    most = 7
+    refused = 0
+
+    def submit(self, options: Sequence[str], script: Sequence[str]) -> int:
+        before = dict(self.elements)
+        array = super().submit(options, script)
+        if sum(not queued.is_over for queued in self.elements.values()) > self.most:
+            self.elements, self.refused = before, self.refused + 1
+            raise Rejected("Slurm refuses: AssocMaxSubmitJobLimit")
+        return array
+
+
+@pytest.mark.parametrize("most", [3, 7, 70])
+def test_under_a_limit_that_it_does_not_know_a_workflow_is_submitted_in_pieces(world, most):
+    jobs = [Job(f"a{n}", "j", place=n) for n in range(50)]
+    jobs += [Job(f"b{n}", "j", block=1, place=n, parents=(n,)) for n in range(50)]
+    w = world([*jobs, Job("final", "j", place=50, is_final=True)], requests=[Request("j"), Request("j")])
+    w.slurm.__class__ = LimitedSlurm
+    w.slurm.most = most
+    w.park()
+
+    for _ in range(150):
+        w.turn()
+        going = {element for element, queued in w.slurm.elements.items() if queued.alive is JobState.PENDING}
+        for job in w.conductor.plan.jobs:
+            if job.element in going and job.state.is_with_slurm:
+                w.end(job.name, 0)
+
+    assert w.conductor.is_over
+    assert set(w.states.values()) == {"SUCCEEDED"}
+    assert w.store.read_facts()["trouble"] == ""
+    assert w.slurm.refused <= 50
+
+
 def test_a_conductor_that_dies_before_it_can_write_has_submitted_nothing_twice(world, monkeypatch):
     w = world()
     monkeypatch.setattr(Record, "place", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))

@@ -36,6 +36,19 @@ def test_a_limit_is_waited_for_as_long_as_others_may_make_room():
     assert given_up == [[]] * (MOST - 1) + [[3]]
 
 
+def test_after_a_limit_nothing_is_offered_for_a_while():
+    clock = Clock()
+    refusals = Refusals(15.0, clock)
+    refusals.note([3], "Slurm refuses: QOSMaxWallDurationPerJobLimit", others_go_on=True)
+    assert refusals.may_offer(4)
+
+    refusals.note([3], LIMIT, others_go_on=True)
+
+    assert not refusals.may_offer(4)
+    clock.now += 15.0
+    assert refusals.may_offer(4)
+
+
 def test_a_job_that_is_taken_after_all_is_trouble_no_more():
     refusals = Refusals(15.0)
     refusals.note([3, 4], "no", others_go_on=False)

@@ -32,7 +32,10 @@ from resources.errors import OperatorError, Rejected, Retriable
 
 SILENT = Retriable("Slurm doesn't answer")
 HEARD = Retriable("Slurm doesn't answer, but has heard")
-REFUSED = Rejected("Slurm refuses: QOSMaxSubmitJobPerUserLimit")
+REFUSED = Rejected("Slurm refuses: Invalid feature specification")
+FULL = Rejected(
+    "Slurm refuses: AssocMaxSubmitJobLimit; Batch job submission failed: Job violates accounting/QOS policy"
+)
 
 
 class FaultySlurm(FakeSlurm):
@@ -264,6 +267,34 @@ def test_a_dispatcher_that_slurm_is_clearing_away_conducts_nothing(slurm, workfl
     assert SlurmService({}).resume(slurm.folder)
     assert not SlurmService({}).resume(slurm.folder)
     assert SlurmService({}).get_status(slurm.folder)[0] is WmsStates.PENDING
+
+
+@pytest.mark.parametrize(
+    ("accepted", "alive"),
+    [(0, ["bps-dispatcher-1"]), (1, ["bps-dispatcher-1", "w.isr"]), (2, ONE_WHOLE[:1] + ONE_WHOLE[3:])],
+)
+def test_what_a_limit_has_no_room_for_is_left_to_the_dispatcher_which_gets_room_itself(
+    slurm, workflow, accepted, alive
+):
+    slurm.faults["sbatch"] = [None] * accepted + [FULL]
+
+    SlurmService({}).submit(workflow)
+
+    assert sorted(slurm.alive) == alive
+    conductor = Conductor(JobStore(Path(slurm.folder)), slurm)
+    conductor.reconcile(slurm.queue())
+    conductor.act()
+    assert [each.state for each in conductor.plan.jobs[:2]] == [JobState.PENDING] * 2
+    assert sorted(slurm.alive).count("w.isr") == 2
+
+
+def test_a_submission_for_whose_dispatcher_there_is_no_room_is_refused(slurm, workflow):
+    slurm.faults["sbatch"] = [FULL, FULL]
+
+    with pytest.raises(Rejected, match="AssocMaxSubmitJobLimit"):
+        SlurmService({}).submit(workflow)
+
+    assert slurm.alive == []
 
 
 def test_a_submission_that_counts_is_found_and_not_made_again(slurm, workflow):
