@@ -17,14 +17,14 @@ from dataclasses import dataclass
 from typing import Self
 
 from lsst.daf.butler import Butler
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import DBAPIError
 
 from arrivals.drain import Drain, DrainLimits, DrainResult
 from arrivals.health import duration
 from arrivals.ingest import IngestReport, ingest_pending
 from arrivals.ledger import Ledger
-from arrivals.outcomes import is_database_trouble
 from arrivals.states import State
+from resources.databases import trouble_of
 from resources.errors import Retriable, SiteFault
 from resources.site import ArrivalSettings, KafkaSettings
 
@@ -311,10 +311,7 @@ class _Pauses:
 
 def _passing(error: Exception) -> str:
     """The line about an error that may pass by itself; any other is raised again."""
-    if isinstance(error, DBAPIError):
-        if not is_database_trouble(error):
-            raise error
-        return f"ledger: database trouble: {' '.join(str(error.orig).split())}"
-    if isinstance(error, SiteFault) and not isinstance(error.__cause__, OperationalError):
-        raise error
-    return str(error)
+    trouble = trouble_of(error, "ledger or Butler") or error
+    if isinstance(trouble, Retriable) or isinstance(trouble_of(trouble.__cause__, ""), Retriable):
+        return str(trouble)
+    raise trouble

@@ -13,7 +13,8 @@ from lsst.daf.butler.registry import ConflictingDefinitionError
 from lsst.resources import ResourcePath
 
 from arrivals.files import transfer_mode
-from arrivals.outcomes import AlreadyThere, ingest_in_bulk, is_database_trouble, is_retriable
+from arrivals.outcomes import AlreadyThere, ingest_in_bulk, is_retriable
+from resources.databases import is_database_trouble
 from resources.errors import Rejected, Retriable, SiteFault
 
 

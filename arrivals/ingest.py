@@ -44,7 +44,7 @@ from arrivals.ingest_report import IngestReport, Problems
 from arrivals.instruments import site_instrument
 from arrivals.ledger import Ledger
 from arrivals.obs_base import ObsBaseRawIngest, ObsBaseVisits
-from arrivals.outcomes import Outcome, ingest_in_bulk, is_database_trouble
+from arrivals.outcomes import Outcome, ingest_in_bulk
 from arrivals.products import ProductFile, ProductIngest
 from arrivals.raws import HeaderRawIngest, HeaderReader, IngestedRaw, RawFile, RawIngest
 from arrivals.records import LedgerRow
@@ -53,7 +53,8 @@ from arrivals.states import State
 from arrivals.tracing import removed
 from arrivals.visits import OneToOneVisits, VisitConflict, VisitDefinition
 from arrivals.zips import ingest_zip, read_members
-from resources.errors import Rejected, Retriable
+from resources.databases import is_database_trouble, trouble_of
+from resources.errors import Rejected
 from resources.site import ArrivalSettings
 
 _LOG = logging.getLogger(__name__)
@@ -102,9 +103,9 @@ def ingest_pending(
         try:
             report = _Ingest(butler, ledger, settings, day_obs, undated, stopping).run()
         except DBAPIError as error:
-            if not is_database_trouble(error):
-                raise
-            raise Retriable(f"database trouble: {error.orig}", "butler or ledger", "try again later") from error
+            if trouble := trouble_of(error, "Butler"):
+                raise trouble from error
+            raise
     return replace(report, elapsed_s=time.monotonic() - began)
 
 

@@ -17,9 +17,10 @@ from lsst.resources import ResourcePath
 
 from arrivals.exposures import KnownExposures
 from arrivals.instruments import raw_dataset_type
-from arrivals.outcomes import ingest_in_bulk, is_database_trouble
+from arrivals.outcomes import ingest_in_bulk
 from arrivals.raws import IngestedRaw, RawFile, contradiction, foreign, unreadable
 from arrivals.visits import DefinedVisits, VisitConflict
+from resources.databases import is_database_trouble
 from resources.errors import OperatorError, Rejected, SiteFault
 
 

@@ -14,10 +14,11 @@ from datetime import datetime, timedelta
 from http import HTTPStatus
 from typing import Self
 
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import DBAPIError
 
 from arrivals.records import LedgerRow, Settlement
 from arrivals.states import State
+from resources.databases import is_database_trouble, trouble_of
 from resources.errors import OperatorError, Retriable, SiteFault, Waiting
 
 FIRST_RETRY_S = 20.0
@@ -105,6 +106,8 @@ class Outcome:
         """
         if isinstance(error, SiteFault):
             raise error
+        if isinstance(trouble := trouble_of(error, "Butler"), SiteFault):
+            raise trouble from error
         reason = _one_line(error)
         if isinstance(error, AlreadyThere):
             return cls(row, State.DUPLICATE, reason)
@@ -156,13 +159,6 @@ def _is_of_a_service(error: Exception) -> bool:
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
         return status in _PASSING_REFUSALS or status >= HTTPStatus.INTERNAL_SERVER_ERROR
     return isinstance(error, FileNotFoundError | TimeoutError | ConnectionError | BotoCoreError | RequestException)
-
-
-def is_database_trouble(error: Exception) -> bool:
-    """Whether the database is busy or gone, so that no member of a batch is to blame."""
-    if isinstance(error, OperationalError | InterfaceError):
-        return True
-    return isinstance(error, DBAPIError) and error.connection_invalidated
 
 
 def ingest_in_bulk[T](items: Sequence[T], ingest: Callable[[Sequence[T]], None]) -> dict[int, Exception]:

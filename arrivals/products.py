@@ -29,7 +29,8 @@ from lsst.resources import ResourcePath
 from arrivals.announcement import Sidecar
 from arrivals.datasets import ingest_files
 from arrivals.dimensions import dimension_key, known_keys
-from arrivals.outcomes import ingest_in_bulk, is_database_trouble
+from arrivals.outcomes import ingest_in_bulk
+from resources.databases import is_database_trouble
 from resources.errors import Rejected, SiteFault, Waiting
 
 _OF_THE_INSTRUMENT = frozenset({"detector", "physical_filter"})

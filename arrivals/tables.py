@@ -169,7 +169,7 @@ def connect(url: str) -> Engine:
     resources.errors.Retriable
         It doesn't answer.
     resources.errors.SiteFault
-        Its tables are newer than this code, or the URL is none.
+        It can't be used as it is, its tables are newer than this code, or the URL is none.
     """
     parsed = database_url(url, "the site profile's ledger")
     if parsed.get_backend_name() != "sqlite":

@@ -14,8 +14,9 @@ from lsst.daf.butler import Butler, DimensionRecord
 from lsst.sphgeom import ConvexPolygon
 
 from arrivals.exposures import KnownExposures
-from arrivals.outcomes import ingest_in_bulk, is_database_trouble
+from arrivals.outcomes import ingest_in_bulk
 from arrivals.raws import IngestedRaw
+from resources.databases import is_database_trouble
 
 ONE_TO_ONE = 0
 ONE_TO_ONE_NAME = "one-to-one"

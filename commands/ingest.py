@@ -46,7 +46,7 @@ from commands.choosing import (
 from commands.console import make_console
 from resources.butler import open_butler
 from resources.databases import database_trouble
-from resources.errors import OperatorError, Rejected, Retriable
+from resources.errors import OperatorError, Rejected, Retriable, SiteFault
 from resources.site import Site, read_site
 
 app = typer.Typer(no_args_is_help=True, help="What has come, and what became of it.")
@@ -341,7 +341,7 @@ def metrics() -> None:
         with site_ledger() as (site, ledger, overview):
             registry.register(ArrivalsCollector(site.kafka, site.arrivals, ledger, overview))
             told = generate_latest(registry)
-    except Retriable:  # which an alert has to see: a command that fails leaves the last file as it is
+    except (Retriable, SiteFault):  # which an alert has to see: a command that fails leaves the last file as it is
         registry = CollectorRegistry()
         registry.register(LedgerAway())
         told = generate_latest(registry)

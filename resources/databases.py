@@ -1,10 +1,14 @@
 """The databases that several parts of the platform keep their records in: what is the same for all of them.
 
-Belongs here: their addresses, how long to wait for one, and what to say of one that is away. Doesn't:
-tables (`arrivals.tables`, `launchers.casebook`), or the Butler's own database (`resources.butler`).
+Belongs here: their addresses, how long to wait for one, and telling a database that is in trouble from one that was
+given what it can't take. Doesn't: tables (`arrivals.tables`, `launchers.casebook`), or opening the Butler's own database
+(`resources.butler`).
 """
 
 from __future__ import annotations
+
+import re
+import sqlite3
 
 from sqlalchemy import URL, Engine, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
@@ -13,6 +17,33 @@ from resources.errors import Retriable, SiteFault
 
 CONNECT_TIMEOUT_S = 20
 """How long PostgreSQL's host may not answer, which the operating system would wait for for minutes."""
+
+_HOW_TO_WRITE = "write sqlite:////<file>, or postgresql://<user>@<host>:<port>/<database>"
+
+_READ_ONLY = "25006"
+_TROUBLES: dict[str | int | None, tuple[type[Retriable | SiteFault], str]] = {
+    _READ_ONLY: (Retriable, "is it a standby, or read-only for now?"),
+    "55P03": (Retriable, "another process holds that lock all the time; pg_locks says which"),
+    sqlite3.SQLITE_BUSY: (Retriable, "another process is writing all the time"),
+    "28000": (SiteFault, "see the user in its URL, the password there or in PGPASSFILE, and the server's pg_hba.conf"),
+    "3D000": (SiteFault, "make the database, or mend its name in the URL"),
+    "42501": (SiteFault, "grant it to the user in its URL"),
+    sqlite3.SQLITE_CANTOPEN: (SiteFault, "see that its folder is there, and whose it is"),
+    sqlite3.SQLITE_READONLY: (SiteFault, "see whose the file and its folder are"),
+    sqlite3.SQLITE_NOTADB: (SiteFault, "name another file, or bring back the one that was there"),
+    sqlite3.SQLITE_CORRUPT: (SiteFault, "bring back a copy of it"),
+}
+"""Who may mend what, and how, by SQLSTATE or SQLite's result code; of all else that may pass, we ask if it is up."""
+
+_REFUSED = {
+    "28000": re.compile(
+        r"(password|peer|certificate) authentication failed|no password supplied"
+        r'|no pg_hba\.conf entry|role ".*" (does not exist|is not permitted)'
+    ),
+    "3D000": re.compile(r'database ".*" does not exist'),
+    "42501": re.compile("permission denied for database"),
+}
+"""What is said of connections that are refused: in words alone, and in English unless the server was told otherwise."""
 
 
 def database_url(written: str, where: str) -> URL:
@@ -34,16 +65,39 @@ def database_url(written: str, where: str) -> URL:
         url = make_url(written)
         url.get_dialect().import_dbapi()
     except (ArgumentError, ValueError):
-        raise SiteFault(
-            "is no database URL", where, "write sqlite:////<file>, or postgresql://<user>@<host>:<port>/<database>"
-        ) from None  # SQLAlchemy's own error quotes parts of it
+        raise SiteFault("is no database URL", where, _HOW_TO_WRITE) from None  # SQLAlchemy's own error quotes parts
     except ImportError as error:
         raise SiteFault(f"the driver of its database is not installed: {error}", where, "install it") from error
     return url
 
 
+def is_database_trouble(error: BaseException | None) -> bool:
+    """Whether a database is gone, busy, read-only or not open to us, so that nothing that it was given is to blame."""
+    return trouble_of(error, "") is not None
+
+
+def trouble_of(error: BaseException | None, where: str) -> Retriable | SiteFault | None:
+    """What an operator should read of a database's trouble; nothing if it isn't in any.
+
+    Parameters
+    ----------
+    error
+        What a call raised.
+    where
+        Which database.
+    """
+    if not isinstance(error, DBAPIError):
+        return None
+    may_pass = error.connection_invalidated or isinstance(error, OperationalError | InterfaceError)
+    kind, mend = _TROUBLES.get(_code(error), (Retriable if may_pass else None, "is it up?"))
+    line = next(iter(str(error.orig).strip().splitlines()), type(error.orig).__name__)
+    return None if kind is None else kind(f"database: {line}", where, mend)
+
+
 def database_trouble(error: DBAPIError, engine: Engine) -> Exception:
-    """What an operator should read when a database is gone or busy; another error is ours, and stays what it is.
+    """What to raise of an error of the ledger's database; one that is no trouble is ours, and stays what it is.
+
+    A server that has become read-only is left: its address may lead to another one by now.
 
     Parameters
     ----------
@@ -52,7 +106,19 @@ def database_trouble(error: DBAPIError, engine: Engine) -> Exception:
     engine
         Of that database.
     """
-    if not (error.connection_invalidated or isinstance(error, OperationalError | InterfaceError)):
-        return error
-    line = next(iter(str(error.orig).strip().splitlines()), type(error.orig).__name__)
-    return Retriable(f"database: {line}", f"ledger {engine.url.render_as_string()}", "is it up?")
+    if _code(error) == _READ_ONLY:
+        engine.dispose()
+    return trouble_of(error, f"ledger {engine.url.render_as_string()}") or error
+
+
+def _code(error: DBAPIError) -> str | int | None:
+    """SQLSTATE, or SQLite's result code."""
+    told = error.orig
+    sqlstate: str | None = getattr(told, "sqlstate", None) or getattr(told, "pgcode", None)  # psycopg 3, and 2
+    if sqlstate is not None:
+        return sqlstate
+    if isinstance(told, sqlite3.Error):
+        return getattr(told, "sqlite_errorcode", 0) & 0xFF  # without what extends it
+    if isinstance(error, OperationalError):
+        return next((code for code, words in _REFUSED.items() if words.search(str(told))), None)
+    return None

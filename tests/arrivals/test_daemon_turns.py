@@ -4,8 +4,9 @@ import logging
 import threading
 from types import MappingProxyType, SimpleNamespace
 
+import psycopg
 import pytest
-from sqlalchemy.exc import OperationalError, ProgrammingError
+from sqlalchemy.exc import DBAPIError, OperationalError, ProgrammingError
 
 from arrivals import daemon
 from arrivals.announcement import Kind
@@ -108,7 +109,7 @@ def test_with_kafka_away_what_has_come_is_ingested_still(loop):
 def test_with_the_database_away_it_waits_and_says_so_once(loop, caplog):
     caplog.set_level(logging.INFO, logger="arrivals.daemon")
     turns, _ = loop([AWAY, DrainResult()], [AWAY, report(1)])
-    assert turns[0].trouble == "ledger: database trouble: server closed the connection"
+    assert turns[0].trouble == "ledger or Butler: database: server closed the connection; is it up?"
     assert not turns[1].trouble
     assert [record.message for record in caplog.records if "trouble is over" in record.message]
 
@@ -145,6 +146,25 @@ def test_a_butler_whose_database_is_away_is_waited_for_and_one_that_is_not_there
 
     with pytest.raises(SiteFault, match="no Butler repository"):
         patiently(attempt, threading.Event(), pause_s=0.001)
+
+
+def test_a_database_that_refuses_us_is_not_waited_for():
+    def attempt():
+        refused = OperationalError("SELECT 1", {}, Exception('FATAL:  database "ledger" does not exist'))
+        raise SiteFault("the registry doesn't answer") from refused
+
+    with pytest.raises(SiteFault, match="the registry doesn't answer"):
+        patiently(attempt, threading.Event(), pause_s=0.001)
+
+
+def test_a_database_that_is_read_only_for_now_is_waited_for(loop):
+    error = psycopg.errors.ReadOnlySqlTransaction("cannot execute UPDATE in a read-only transaction")
+    read_only = DBAPIError.instance("UPDATE", {}, error, psycopg.Error)
+
+    turns, totals = loop([read_only, DrainResult(rows=2)], [read_only, report(2)])
+
+    assert turns[0].trouble.endswith("in a read-only transaction; is it a standby, or read-only for now?")
+    assert (totals.read, totals.ingested) == (2, 2)
 
 
 def test_opening_ends_when_told():

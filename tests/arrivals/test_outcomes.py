@@ -4,11 +4,12 @@ import errno
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
+import psycopg
 import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError
 from hypothesis import given
 from hypothesis import strategies as st
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError, OperationalError
 
 from arrivals.announcement import Kind
 from arrivals.outcomes import LOOK_AGAIN_S, Outcome, ingest_in_bulk
@@ -20,6 +21,18 @@ NOW = datetime(2026, 11, 2, tzinfo=UTC)
 PATIENCE_S = 6 * 3600.0
 
 failed = partial(Outcome.failed, patience_s=PATIENCE_S)
+
+
+def denied(error: psycopg.Error) -> Exception:
+    """An error of psycopg's as SQLAlchemy raises it."""
+    return DBAPIError.instance("INSERT", {}, error, psycopg.Error)
+
+
+def raising(error: Exception):
+    def ingest(items):
+        raise error
+
+    return ingest
 
 
 def row(attempts: int = 0) -> LedgerRow:
@@ -95,6 +108,15 @@ def test_what_repeating_cannot_change_is_quarantined_with_a_reason_on_one_line(e
 def test_a_fault_of_the_site_is_no_rows_fault():
     with pytest.raises(SiteFault):
         failed(row(), SiteFault("instrument is not registered"))
+    with pytest.raises(SiteFault, match=r"^Butler: database: permission denied for table raw; grant it"):
+        failed(row(), denied(psycopg.errors.InsufficientPrivilege("permission denied for table raw")))
+
+
+def test_a_database_that_is_read_only_for_now_is_no_rows_fault():
+    error = denied(psycopg.errors.ReadOnlySqlTransaction("cannot execute INSERT in a read-only transaction"))
+
+    assert failed(row(), error).state is State.WAITING
+    assert set(ingest_in_bulk(range(64), raising(error))) == set(range(64))
 
 
 def test_the_repetition_of_what_was_ingested_is_a_duplicate_and_else_shares_its_fate():

@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import create_engine, text
 
 from launchers.casebook import Case, Casebook
-from resources.errors import Retriable, SiteFault
+from resources.errors import SiteFault
 
 BAD = {"instrument": "SimCam", "visit": 7, "detector": 3}
 
@@ -124,7 +124,7 @@ def test_a_database_that_went_away_is_said_in_one_line(tmp_path: Path, call: Cal
     book.close()
     shutil.rmtree(tmp_path / "disk")
 
-    with pytest.raises(Retriable, match=r"^ledger sqlite:///\S+: database: unable to open database file; is it up\?$"):
+    with pytest.raises(SiteFault, match=r"^ledger sqlite:///\S+: database: unable to open database file; see .*folder"):
         call(book)
 
 

@@ -1,0 +1,126 @@
+"""What a PostgreSQL server may do to those who keep records in it, and what each of them makes of it.
+
+Belongs here: servers that are read-only or refuse us. Doesn't: what the ledger
+does on a server that is well (`test_ledger_postgresql`).
+"""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+import pytest
+from psycopg import sql
+
+from arrivals.ledger import Ledger
+from arrivals.reception import receive
+from arrivals.records import Partition, Reception
+from arrivals.states import State
+from launchers.casebook import Casebook
+from resources.errors import Retriable, SiteFault
+from services.postgresql import SUPERUSER, PostgreSQL
+from simulator.messages import FileKind
+from tests.arrivals.delivered import announced, deliver, make_repository, of_kind, site_of
+from tests.arrivals.hermes import encoded
+
+PARTITION = Partition("cluster", "SITE-raw", 0)
+NOW = datetime(2026, 11, 2, tzinfo=UTC)
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture
+def database(new_database) -> str:
+    return new_database()
+
+
+@pytest.fixture
+def url(postgresql, database) -> str:
+    return postgresql.url(database)
+
+
+@pytest.fixture
+def ledger(url) -> Iterator[Ledger]:
+    made = Ledger(url)
+    yield made
+    made.close()
+
+
+def alter(postgresql: PostgreSQL, database: str, change: str) -> None:
+    """Change how a database receives those who connect from now on, and end who is connected."""
+    with postgresql.connect("postgres", SUPERUSER) as connection:
+        connection.execute(sql.SQL("ALTER DATABASE {} " + change).format(sql.Identifier(database)))
+        connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", (database,))
+
+
+def message(offset: int, **payload: object) -> Reception:
+    return receive(PARTITION, offset, encoded(name=f"file-{offset}.fits", **payload), NOW, 86_400.0)
+
+
+def put(ledger: Ledger, *receptions: Reception) -> None:
+    ledger.record_batch(receptions, {each.partition: each.offset + 1 for each in receptions}, now=NOW)
+
+
+# ---- read-only
+
+
+def test_a_ledger_on_a_server_that_is_read_only_for_now_may_be_tried_again(ledger, postgresql, database):
+    put(ledger, message(0))
+    alter(postgresql, database, "SET default_transaction_read_only TO on")
+
+    for call in (lambda: put(ledger, message(1)), lambda: ledger.wake({"exposure=1"})):
+        with pytest.raises(Retriable, match=r"read-only transaction; is it a standby, or read-only for now\?$"):
+            call()
+
+    assert len(ledger.find()) == 1
+
+
+@pytest.mark.parametrize("write", [lambda ledger: put(ledger, message(1)), lambda ledger: ledger.wake({"exposure=1"})])
+def test_a_connection_to_a_server_that_was_read_only_is_not_kept(ledger, postgresql, database, write):
+    alter(postgresql, database, "SET default_transaction_read_only TO on")
+    ledger.find()  # over a connection that stays as it is
+    with postgresql.connect("postgres", SUPERUSER) as connection:
+        connection.execute(sql.SQL("ALTER DATABASE {} RESET ALL").format(sql.Identifier(database)))
+
+    with pytest.raises(Retriable):
+        write(ledger)
+
+    write(ledger)
+
+
+def test_files_wait_while_the_butlers_server_is_read_only(postgresql, database, tmp_path):
+    delivery = deliver(tmp_path / "survey")
+    repository = make_repository(tmp_path / "repo", postgresql.url(database, None))
+    site = site_of(repository, f"sqlite:///{tmp_path}/ledger.sqlite3", delivery.rucio_folder)
+    site.receive(announced(of_kind(delivery, FileKind.DIMENSIONS)))
+    alter(postgresql, database, "SET default_transaction_read_only TO on")
+
+    site.ingest()
+
+    assert {row.state for row in site.ledger.find()} == {State.WAITING}
+    site.butler.close()
+    site.ledger.close()
+
+
+# ---- refusals
+
+
+def without_rights(postgresql: PostgreSQL, database: str) -> str:
+    alter(postgresql, database, f"OWNER TO {SUPERUSER}")
+    with postgresql.connect(database, SUPERUSER) as connection:
+        connection.execute("REVOKE CREATE ON SCHEMA public FROM PUBLIC")
+    return postgresql.url(database)
+
+
+@pytest.mark.parametrize("opened", [Ledger, Casebook])
+def test_a_server_that_refuses_us_is_the_sites_fault_in_one_line(postgresql, database, opened):
+    wrong_password = postgresql.url(database).replace("drp@", "drp:s3cret@")
+    for url, line in {
+        wrong_password: 'password authentication failed for user "drp"; see the user in its URL',
+        postgresql.url("nowhere"): 'database "nowhere" does not exist; make the database, or mend its name',
+        without_rights(postgresql, database): "permission denied for schema public; grant it to the user in its URL",
+    }.items():
+        with pytest.raises(SiteFault) as told:
+            opened(url)
+
+        assert line in str(told.value)
+        assert "\n" not in str(told.value)
+        assert "s3cret" not in str(told.value)
