@@ -39,7 +39,7 @@ from sqlalchemy.exc import DBAPIError
 
 from arrivals.schema import upgrade
 from arrivals.states import UNFINISHED, State
-from resources.databases import CONNECT_TIMEOUT_S, database_trouble, database_url
+from resources.databases import CONNECT_TIMEOUT_S, database_trouble, ledger_url
 
 BUSY_TIMEOUT_S = 60.0
 """How long a writer waits for another one to finish, on SQLite."""
@@ -171,8 +171,8 @@ def connect(url: str) -> Engine:
     resources.errors.SiteFault
         It can't be used as it is, its tables are newer than this code, or the URL is none.
     """
-    parsed = database_url(url, "the site profile's ledger")
-    if parsed.get_backend_name() != "sqlite":
+    parsed = ledger_url(url)
+    if parsed.get_backend_name() == "postgresql":
         patience = {"connect_timeout": CONNECT_TIMEOUT_S}
         engine = create_engine(parsed, pool_pre_ping=True, connect_args=patience)
     else:

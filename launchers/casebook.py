@@ -35,7 +35,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import DBAPIError
 
-from resources.databases import CONNECT_TIMEOUT_S, database_trouble, database_url
+from resources.databases import CONNECT_TIMEOUT_S, database_trouble, ledger_url
 
 type DataId = Mapping[str, int | str]
 
@@ -142,7 +142,7 @@ class Casebook:
     """
 
     def __init__(self, url: str) -> None:
-        parsed = database_url(url, "the site profile's ledger")
+        parsed = ledger_url(url)
         is_sqlite = parsed.get_backend_name() == "sqlite"
         patience = {"timeout": _BUSY_TIMEOUT_S} if is_sqlite else {"connect_timeout": CONNECT_TIMEOUT_S}
         self._engine = create_engine(parsed, connect_args=patience, pool_pre_ping=True)

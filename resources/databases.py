@@ -18,6 +18,8 @@ from resources.errors import Retriable, SiteFault
 CONNECT_TIMEOUT_S = 20
 """How long PostgreSQL's host may not answer, which the operating system would wait for for minutes."""
 
+_LEDGER = "the site profile's ledger"
+_LEDGER_DRIVERS = {("sqlite", "pysqlite"), ("postgresql", "psycopg")}
 _HOW_TO_WRITE = "write sqlite:////<file>, or postgresql://<user>@<host>:<port>/<database>"
 
 _READ_ONLY = "25006"
@@ -68,6 +70,24 @@ def database_url(written: str, where: str) -> URL:
         raise SiteFault("is no database URL", where, _HOW_TO_WRITE) from None  # SQLAlchemy's own error quotes parts
     except ImportError as error:
         raise SiteFault(f"the driver of its database is not installed: {error}", where, "install it") from error
+    return url
+
+
+def ledger_url(written: str) -> URL:
+    """Understand the ledger's URL: it uses what one driver of each database can do.
+
+    Raises
+    ------
+    resources.errors.SiteFault
+        It is none, or names another database or driver.
+    """
+    try:
+        url = make_url(written)
+        driver = url.get_backend_name(), url.get_driver_name()
+    except (ArgumentError, ValueError):
+        raise SiteFault("is no database URL", _LEDGER, _HOW_TO_WRITE) from None
+    if driver not in _LEDGER_DRIVERS:
+        raise SiteFault(f"can't be kept through {url.drivername}", _LEDGER, _HOW_TO_WRITE)
     return url
 
 

@@ -99,11 +99,6 @@ def test_a_url_that_is_none_is_told_without_quoting_it(wrong):
     assert "s3cret" not in "".join(traceback.format_exception(raised.value, chain=True))
 
 
-def test_a_driver_that_is_not_installed_is_named():
-    with pytest.raises(SiteFault, match=r"the site profile's ledger: the driver .* not installed: .*cx_Oracle"):
-        Ledger("oracle+cx_oracle://db.site.org/ledger")
-
-
 def test_several_that_open_a_new_ledger_at_once_make_it_once(url):
     troubles: list[Exception] = []
 

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import create_engine, text
 from sqlalchemy.exc import DatabaseError, DBAPIError, OperationalError
 
-from resources.databases import database_url, is_database_trouble, trouble_of
+from resources.databases import database_url, is_database_trouble, ledger_url, trouble_of
 from resources.errors import Retriable, SiteFault
 
 
@@ -103,6 +103,24 @@ def test_a_busy_sqlite_may_pass(tmp_path: Path) -> None:
     assert isinstance(trouble, Retriable)
     assert trouble.mend == "another process is writing all the time"
     assert not is_database_trouble(DatabaseError("SELECT", {}, sqlite3.DatabaseError("nothing of the kind")))
+
+
+@pytest.mark.parametrize(
+    "driver", ["postgresql+psycopg2", "postgresql+asyncpg", "postgresql+none", "mysql", "oracle", "sqlite+aiosqlite"]
+)
+def test_a_ledger_through_another_driver_is_refused_in_one_line(driver: str) -> None:
+    with pytest.raises(SiteFault) as told:
+        ledger_url(f"{driver}://drp:s3cret@db.site.org/ledger")
+
+    assert str(told.value).startswith(f"the site profile's ledger: can't be kept through {driver}; write sqlite:")
+    assert "s3cret" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    "url", ["sqlite:////a/b", "sqlite+pysqlite:////a/b", "postgresql://h/d", "postgresql+psycopg://h"]
+)
+def test_a_ledger_is_kept_through_the_drivers_that_the_platform_brings(url: str) -> None:
+    assert ledger_url(url).render_as_string() == url
 
 
 def test_a_driver_that_is_not_installed_is_named() -> None:
