@@ -37,6 +37,9 @@ MAX_COUNT = 2**43
 """Largest number of bytes or seconds that is believed: 8 TiB, so that a night's sum fits in a database's integer."""
 
 _INT64 = 2**63
+_EARLIEST = datetime(2000, 1, 1, tzinfo=UTC)
+"""Times before it come from clocks and fields that were never set."""
+
 _ABSENT = frozenset({"", "None", "none", "null", "NULL"})
 _DECLARED = {
     "data_product": Kind.PRODUCT,
@@ -274,14 +277,15 @@ def _adler32(payload: dict[str, Any]) -> str | None:
 
 
 def _time(value: object) -> datetime | None:
-    """A time in UTC; Hermes writes ISO, and in places Python's own ``datetime.datetime(…)``."""
+    """A time in UTC that can be true; Hermes writes ISO, and in places Python's own ``datetime.datetime(…)``."""
     if not isinstance(value, str):
         return None
     call = _DATETIME_CALL.match(value) if value.startswith("datetime") else None
     try:
         numbers: Any = map(int, call[1].split(",")) if call else None
         time = datetime(*numbers) if numbers else datetime.fromisoformat(value)
-        return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
+        time = time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
+        return time if time >= _EARLIEST else None
     except (ValueError, TypeError, OverflowError):
         return None
 

@@ -39,7 +39,7 @@ from sqlalchemy.exc import DBAPIError
 
 from arrivals.schema import upgrade
 from arrivals.states import UNFINISHED, State
-from resources.databases import CONNECT_TIMEOUT_S, database_trouble, ledger_url
+from resources.databases import database_trouble, ledger_url, postgresql_engine
 
 BUSY_TIMEOUT_S = 60.0
 """How long a writer waits for another one to finish, on SQLite."""
@@ -173,8 +173,7 @@ def connect(url: str) -> Engine:
     """
     parsed = ledger_url(url)
     if parsed.get_backend_name() == "postgresql":
-        patience = {"connect_timeout": CONNECT_TIMEOUT_S}
-        engine = create_engine(parsed, pool_pre_ping=True, connect_args=patience)
+        engine = postgresql_engine(parsed)
     else:
         engine = create_engine(parsed, connect_args={"timeout": BUSY_TIMEOUT_S})
         event.listen(engine, "connect", _prepare_sqlite)

@@ -35,7 +35,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import DBAPIError
 
-from resources.databases import CONNECT_TIMEOUT_S, database_trouble, ledger_url
+from resources.databases import database_trouble, ledger_url, postgresql_engine
 
 type DataId = Mapping[str, int | str]
 
@@ -143,9 +143,10 @@ class Casebook:
 
     def __init__(self, url: str) -> None:
         parsed = ledger_url(url)
-        is_sqlite = parsed.get_backend_name() == "sqlite"
-        patience = {"timeout": _BUSY_TIMEOUT_S} if is_sqlite else {"connect_timeout": CONNECT_TIMEOUT_S}
-        self._engine = create_engine(parsed, connect_args=patience, pool_pre_ping=True)
+        if parsed.get_backend_name() == "postgresql":
+            self._engine = postgresql_engine(parsed)
+        else:
+            self._engine = create_engine(parsed, connect_args={"timeout": _BUSY_TIMEOUT_S})
         with self._writing() as connection:
             _METADATA.create_all(connection)
             _add_what_older_books_lack(connection)

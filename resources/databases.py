@@ -1,7 +1,7 @@
 """The databases that several parts of the platform keep their records in: what is the same for all of them.
 
-Belongs here: their addresses, how long to wait for one, and telling a database that is in trouble from one that was
-given what it can't take. Doesn't: tables (`arrivals.tables`, `launchers.casebook`), or opening the Butler's own database
+Belongs here: their addresses, sessions on PostgreSQL, and telling a database that is in trouble from one that was given
+what it can't take. Doesn't: tables (`arrivals.tables`, `launchers.casebook`), or opening the Butler's own database
 (`resources.butler`).
 """
 
@@ -9,18 +9,22 @@ from __future__ import annotations
 
 import re
 import sqlite3
+from typing import Any
 
-from sqlalchemy import URL, Engine, make_url
+from sqlalchemy import URL, Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
 
 from resources.errors import Retriable, SiteFault
 
-CONNECT_TIMEOUT_S = 20
-"""How long PostgreSQL's host may not answer, which the operating system would wait for for minutes."""
-
 _LEDGER = "the site profile's ledger"
 _LEDGER_DRIVERS = {("sqlite", "pysqlite"), ("postgresql", "psycopg")}
 _HOW_TO_WRITE = "write sqlite:////<file>, or postgresql://<user>@<host>:<port>/<database>"
+
+CONNECT_TIMEOUT_S = 20
+"""How long PostgreSQL's host may not answer, which the operating system would wait for for minutes."""
+
+# In other time zones the first and last day of UTC are in years that Python doesn't have.
+_SESSION = "SET timezone TO 'UTC'"
 
 _READ_ONLY = "25006"
 _TROUBLES: dict[str | int | None, tuple[type[Retriable | SiteFault], str]] = {
@@ -91,6 +95,13 @@ def ledger_url(written: str) -> URL:
     return url
 
 
+def postgresql_engine(url: URL) -> Engine:
+    """Make an engine whose sessions are in UTC, wherever the server is."""
+    engine = create_engine(url, pool_pre_ping=True, connect_args={"connect_timeout": CONNECT_TIMEOUT_S})
+    event.listen(engine, "connect", _prepare_session)
+    return engine
+
+
 def is_database_trouble(error: BaseException | None) -> bool:
     """Whether a database is gone, busy, read-only or not open to us, so that nothing that it was given is to blame."""
     return trouble_of(error, "") is not None
@@ -142,3 +153,8 @@ def _code(error: DBAPIError) -> str | int | None:
     if isinstance(error, OperationalError):
         return next((code for code, words in _REFUSED.items() if words.search(str(told))), None)
     return None
+
+
+def _prepare_session(connection: Any, record: object) -> None:
+    connection.execute(_SESSION)
+    connection.commit()

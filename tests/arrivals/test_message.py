@@ -113,7 +113,13 @@ def test_times_may_be_written_as_python_calls():
     assert parse_message(json.dumps(value).encode()).created_at == datetime(2025, 3, 19, 20, 58, 49, 551652, UTC)
 
 
-@pytest.mark.parametrize("bad", ["yesterday", "datetime.datetime(2025, 13, 1)", "datetime.datetime(,)", 12, None])
+@pytest.mark.parametrize(
+    "bad",
+    [
+        *("yesterday", "datetime.datetime(2025, 13, 1)", "datetime.datetime(,)", 12, None),
+        *("0001-01-01T00:00:00", "1970-01-01 00:00:00", "1999-12-31T23:59:59.999999Z", "2000-01-01T00:00:00+00:01"),
+    ],
+)
 def test_a_time_that_makes_no_sense_is_no_reason_to_reject(bad):
     assert parse_message(encoded(transferred_at=bad)).transferred_at is None
 

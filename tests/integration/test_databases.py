@@ -1,6 +1,6 @@
 """What a PostgreSQL server may do to those who keep records in it, and what each of them makes of it.
 
-Belongs here: servers that are read-only or refuse us. Doesn't: what the ledger
+Belongs here: servers that are read-only, refuse us or live in another time zone. Doesn't: what the ledger
 does on a server that is well (`test_ledger_postgresql`).
 """
 
@@ -9,7 +9,9 @@ from datetime import UTC, datetime
 
 import pytest
 from psycopg import sql
+from sqlalchemy import text
 
+from arrivals.announcement import Kind
 from arrivals.ledger import Ledger
 from arrivals.reception import receive
 from arrivals.records import Partition, Reception
@@ -124,3 +126,18 @@ def test_a_server_that_refuses_us_is_the_sites_fault_in_one_line(postgresql, dat
         assert line in str(told.value)
         assert "\n" not in str(told.value)
         assert "s3cret" not in str(told.value)
+
+
+# ---- time zones
+
+
+@pytest.mark.parametrize("zone", ["Europe/London", "Asia/Tokyo", "America/Santiago"])
+def test_a_servers_time_zone_is_nothing_to_the_ledger(ledger, postgresql, database, zone):
+    alter(postgresql, database, f"SET timezone TO '{zone}'")
+    earliest, latest = datetime(1, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
+    put(ledger, message(0, transferred_at=f"{latest:%Y-%m-%dT%H:%M:%S}"), message(1))
+    with ledger.engine.begin() as connection:
+        connection.execute(text('UPDATE messages SET transferred_at = :time WHERE "offset" = 1'), {"time": earliest})
+
+    assert [row.transferred_at for row in ledger.find()] == [latest, earliest]
+    assert len(ledger.pending({Kind.RAW})) == 1
