@@ -25,6 +25,9 @@ from arrivals.tables import EVENTS, MESSAGES, OFFSETS
 from resources.errors import Rejected
 
 _CLOCKS_DIFFER_S = 3_600
+_PATIENCE = "30s"
+"""For another process that records, whose host may have vanished meanwhile."""
+
 _COLUMNS = ("id", "source", "offset", *FIRST_COLUMNS)
 _COPY = f"COPY messages ({', '.join(map('"{}"'.format, _COLUMNS))}) FROM STDIN (FORMAT BINARY)"
 _BINARY_NAMES = {"BIGINT": "int8", "INTEGER": "int4", "TIMESTAMP WITH TIME ZONE": "timestamptz"}
@@ -156,6 +159,7 @@ def _record(
 def _lock_offsets(connection: Connection) -> None:
     """Be the only one to record until the transaction ends; on SQLite every writer is."""
     if connection.dialect.name == "postgresql":
+        connection.execute(text("SELECT set_config('lock_timeout', :patience, true)"), {"patience": _PATIENCE})
         connection.execute(text("SELECT pg_advisory_xact_lock(hashtext('ledger-offsets'))"))
 
 

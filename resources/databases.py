@@ -20,11 +20,20 @@ _LEDGER = "the site profile's ledger"
 _LEDGER_DRIVERS = {("sqlite", "pysqlite"), ("postgresql", "psycopg")}
 _HOW_TO_WRITE = "write sqlite:////<file>, or postgresql://<user>@<host>:<port>/<database>"
 
-CONNECT_TIMEOUT_S = 20
-"""How long PostgreSQL's host may not answer, which the operating system would wait for for minutes."""
-
-# In other time zones the first and last day of UTC are in years that Python doesn't have.
-_SESSION = "SET timezone TO 'UTC'"
+# A host that is silent for a minute is given up, on either side: TCP would wait for hours, and locks with it.
+_PATIENCE = {
+    "connect_timeout": 20,
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 60_000,
+}
+_SESSION = (
+    "SET tcp_keepalives_idle TO 30; SET tcp_keepalives_interval TO 10; SET tcp_keepalives_count TO 3; "
+    "SET tcp_user_timeout TO 60000; "
+    # Elsewhere the first and last day of UTC are in years that Python doesn't have.
+    "SET timezone TO 'UTC'"
+)
 
 _READ_ONLY = "25006"
 _TROUBLES: dict[str | int | None, tuple[type[Retriable | SiteFault], str]] = {
@@ -96,8 +105,8 @@ def ledger_url(written: str) -> URL:
 
 
 def postgresql_engine(url: URL) -> Engine:
-    """Make an engine whose sessions are in UTC, wherever the server is."""
-    engine = create_engine(url, pool_pre_ping=True, connect_args={"connect_timeout": CONNECT_TIMEOUT_S})
+    """Make an engine whose sessions are in UTC, and end soon after the host at either end has vanished."""
+    engine = create_engine(url, pool_pre_ping=True, connect_args=_PATIENCE)
     event.listen(engine, "connect", _prepare_session)
     return engine
 

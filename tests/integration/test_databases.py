@@ -1,22 +1,26 @@
 """What a PostgreSQL server may do to those who keep records in it, and what each of them makes of it.
 
-Belongs here: servers that are read-only, refuse us or live in another time zone. Doesn't: what the ledger
+Belongs here: servers that are read-only, refuse us, live in another time zone or fall silent. Doesn't: what the ledger
 does on a server that is well (`test_ledger_postgresql`).
 """
 
+import socket
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
 import pytest
 from psycopg import sql
-from sqlalchemy import text
+from sqlalchemy import Engine, text
 
+from arrivals import recording
 from arrivals.announcement import Kind
 from arrivals.ledger import Ledger
 from arrivals.reception import receive
 from arrivals.records import Partition, Reception
 from arrivals.states import State
 from launchers.casebook import Casebook
+from resources.databases import ledger_url, postgresql_engine
 from resources.errors import Retriable, SiteFault
 from services.postgresql import SUPERUSER, PostgreSQL
 from simulator.messages import FileKind
@@ -141,3 +145,45 @@ def test_a_servers_time_zone_is_nothing_to_the_ledger(ledger, postgresql, databa
 
     assert [row.transferred_at for row in ledger.find()] == [latest, earliest]
     assert len(ledger.pending({Kind.RAW})) == 1
+
+
+# ---- silence
+
+
+def test_who_waits_for_another_that_records_is_told_so(ledger, postgresql, database, monkeypatch):
+    monkeypatch.setattr(recording, "_PATIENCE", "100ms")
+    with postgresql.connect(database) as other:
+        other.execute("BEGIN")
+        other.execute("SELECT pg_advisory_xact_lock(hashtext('ledger-offsets'))")
+
+        began = time.monotonic()
+        with pytest.raises(Retriable, match=r"lock timeout; another process holds that lock all the time"):
+            put(ledger, message(0))
+
+        assert time.monotonic() - began < 10
+    put(ledger, message(0))
+
+    assert len(ledger.find()) == 1
+
+
+def test_a_host_that_has_vanished_is_noticed_within_minutes_on_either_side(url):
+    engine: Engine = postgresql_engine(ledger_url(url))
+    with engine.connect() as connection:
+        driver = connection.connection.driver_connection
+        assert driver is not None
+        with socket.fromfd(driver.fileno(), socket.AF_INET, socket.SOCK_STREAM) as ours:
+            assert ours.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+            assert ours.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) <= 60
+            assert 0 < ours.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) <= 120_000
+        theirs = {
+            name: connection.execute(text(f"SHOW {name}")).scalar_one()
+            for name in ("tcp_keepalives_idle", "tcp_keepalives_interval", "tcp_keepalives_count", "tcp_user_timeout")
+        }
+        connection.rollback()
+        assert theirs == {
+            "tcp_keepalives_idle": "30",
+            "tcp_keepalives_interval": "10",
+            "tcp_keepalives_count": "3",
+            "tcp_user_timeout": "60000",
+        }
+    engine.dispose()
