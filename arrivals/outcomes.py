@@ -85,7 +85,7 @@ class Outcome:
     ) -> Self:
         """It is in the Butler; remarks say what an operator should know nevertheless."""
         noted = "; ".join(filter(None, (*remarks, _clock_remark(row))))
-        reason = f"{REMARKED}{noted}"[:_REASON_CHARACTERS] if noted else ""
+        reason = _storable(f"{REMARKED}{noted}")[:_REASON_CHARACTERS] if noted else ""
         return cls(row, State.INGESTED, reason, datasets=datasets, day_obs=day_obs, exposure=exposure)
 
     @classmethod
@@ -112,7 +112,7 @@ class Outcome:
         if isinstance(error, AlreadyThere):
             return cls(row, State.DUPLICATE, reason)
         if isinstance(error, Waiting):
-            return cls(row, State.WAITING, reason, waits_for=error.where, retry_s=_jittered(LOOK_AGAIN_S))
+            return cls(row, State.WAITING, reason, waits_for=_storable(error.where), retry_s=_jittered(LOOK_AGAIN_S))
         if is_retriable(error) and sum(map(_pause_after, range(row.attempts))) < patience_s:
             return cls(row, State.WAITING, reason, retry_s=_jittered(_pause_after(row.attempts)))
         return cls(row, State.QUARANTINED, reason)
@@ -120,7 +120,7 @@ class Outcome:
     @classmethod
     def quarantined(cls, row: LedgerRow, reason: str) -> Self:
         """It never will be, as it is."""
-        return cls(row, State.QUARANTINED, reason)
+        return cls(row, State.QUARANTINED, _storable(reason))
 
     def for_repetition(self, row: LedgerRow) -> Self:
         """The outcome of another message that announces the same file."""
@@ -216,7 +216,12 @@ def _one_line(error: Exception) -> str:
     else:
         text = " ".join(str(error).split())
         text = f"{type(error).__name__}: {text}" if text else type(error).__name__
-    return text.replace("\0", "?")[:_REASON_CHARACTERS]
+    return _storable(text)[:_REASON_CHARACTERS]
+
+
+def _storable(text: str) -> str:
+    """A text that every database, log and page has room for: what files hold needn't be Unicode."""
+    return text.replace("\0", "?").encode("utf-8", "backslashreplace").decode()
 
 
 def _pause_after(attempts: int) -> float:

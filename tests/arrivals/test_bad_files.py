@@ -109,6 +109,22 @@ def test_a_zip_with_an_impossible_exposure_is_refused_and_its_neighbour_goes_in(
     assert site.row(bad).reason
 
 
+def test_dimensions_that_are_no_unicode_are_refused_and_their_neighbour_goes_in(delivery, tmp_path, repository):
+    folder = tmp_path / "rucio"
+    site = receiving_site(tmp_path, repository, folder)
+    dimensions, other, *_ = of_kind(delivery, FileKind.DIMENSIONS)
+    content = delivery.path(dimensions).read_bytes().replace(b"- type: dimension", b'- type: "\\ud800"')
+    bad = altered(delivery, dimensions, folder, content, name="bad_dimensions.yaml")
+    good = altered(delivery, other, folder)
+    site.receive(announced([bad, good]))
+
+    site.ingest()
+
+    assert site.row(good).state is State.INGESTED
+    assert site.row(bad).state is State.QUARANTINED
+    assert r"Unexpected dictionary type: \ud800" in site.row(bad).reason
+
+
 def test_what_nobody_foresaw_of_one_file_is_that_files_trouble(site, delivery, monkeypatch, caplog):
     raws = of_kind(delivery, FileKind.RAW)
     bad = DETECTORS[0]

@@ -119,6 +119,22 @@ def test_a_database_that_is_read_only_for_now_is_no_rows_fault():
     assert set(ingest_in_bulk(range(64), raising(error))) == set(range(64))
 
 
+@pytest.mark.parametrize("text", ["\ud800", "a\0b", "中"])
+def test_whatever_a_reason_quotes_every_database_has_room_for_it(text):
+    outcomes = [
+        failed(row(), ValueError(text)),
+        failed(row(), Rejected("is no number", text)),
+        failed(row(), Waiting("waits", f"group={text}")),
+        Outcome.quarantined(row(), text),
+        Outcome.ingested(row(), 1, remarks=[text]),
+    ]
+
+    for outcome in outcomes:
+        settlement = outcome.to_settlement(NOW)
+        kept = f"{settlement.reason}{settlement.waits_for}".encode()
+        assert b"\0" not in kept
+
+
 def test_the_repetition_of_what_was_ingested_is_a_duplicate_and_else_shares_its_fate():
     waiting = failed(row(), Waiting("waits", "exposure=1"))
 

@@ -294,6 +294,7 @@ def bad_files(bad: Bad) -> dict[str, Case]:
     hollow = rezipped(zipped, lambda name, content: None if "S00" in name else content)
     pink = bad.content(bad.dimensions).replace(b"physical_filter: r_57", b"physical_filter: pink")
     pink = pink.replace(b"id: 2026110100001", b"id: 2026110100077").replace(b"SC_S_20261101_000001", b"SC_S_77")
+    half = bad.content(bad.dimensions).replace(b"- type: dimension", b'- type: "\\ud800"')
 
     def case(like: DeliveredFile, name: str, content: bytes, reason: str, **announced: object) -> Case:
         file = replace(bad.file(like, name, content), **announced)
@@ -338,6 +339,10 @@ def bad_files(bad: Bad) -> dict[str, Case]:
         "no dimensions": case(
             bad.dimensions, "y_dimensions.yaml", b"- 1\n",
             "is no export of dimension records (list indices must be integers or slices, not str)",
+        ),
+        "dimensions that are no Unicode": case(
+            bad.dimensions, "w_dimensions.yaml", half,
+            "is no export of dimension records (Unexpected dictionary type: …",
         ),
         "dimensions with an unknown filter": case(
             bad.dimensions, "z_dimensions.yaml", pink, "needs records that neither it nor the Butler has: …"
