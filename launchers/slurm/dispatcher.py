@@ -1,7 +1,8 @@
 """The process that makes a user's workflows go on: ``python -m launchers.slurm.dispatcher <submit folder>``.
 
-It is a small job in Slurm. One runs at a time, and conducts all workflows whose own dispatchers wait in the queue; when
-its own workflow is over it goes on as long as there is another.
+It is a small job in Slurm. Of those that ask for the same one runs at a time, and conducts all workflows whose own
+dispatchers are in the queue and that nobody else conducts; when its own workflow is over it goes on as long as there is
+another.
 
 Belongs here: when to look and when to ask Slurm, finding the other workflows, and going back into the queue before the
 time limit. Doesn't: what follows from what was seen (`launchers.slurm.conductor`), or anything that takes long to
@@ -11,22 +12,27 @@ import.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 
 from launchers.slurm.commands import Slurm, user_name
 from launchers.slurm.conductor import Conductor
+from launchers.slurm.jobs import Request
 from launchers.slurm.queue import Queue, Queued
 from launchers.slurm.store import JobStore, Unreadable
 from resources.errors import OperatorError
 
 JOB_NAME = "bps-dispatcher-1"
-"""Of every dispatcher's job; the number is that of the records' form, so that none meets records that it can't read."""
+"""Of every dispatcher's job; the number is that of the records' form, so that none meets records that it can't read.
+
+What the job asks for follows as a digest: one that can't start (its queue is down) keeps only its like from starting.
+"""
 
 COMMENT = "bps.dispatcher"
 NOTICE_S = 60
@@ -37,11 +43,14 @@ REST_S = 30.0
 
 _LOOK_S = 0.25
 _IDLE_S = 1.0
+_IN_TURN = frozenset({"", "None", "Priority", "Resources", "BeginTime"})
+"""Slurm's reasons for which jobs wait that will begin by themselves."""
+
 _HURRY = 10.0
 """How much more often than usual Slurm is asked when something has to be explained."""
 
 
-def dispatcher_options(submit_path: Path, asked: Sequence[str]) -> list[str]:
+def dispatcher_options(submit_path: Path, asked: Request) -> list[str]:
     """Give the options of ``sbatch`` for a workflow's dispatcher.
 
     Parameters
@@ -51,8 +60,12 @@ def dispatcher_options(submit_path: Path, asked: Sequence[str]) -> list[str]:
     asked
         What was asked for in the configuration.
     """
+    wishes = [f"--mem={asked.memory_mb}M", *asked.options]
+    if asked.walltime_min:
+        wishes.append(f"--time={asked.walltime_min}")
+    digest = hashlib.blake2s("\0".join(sorted(wishes)).encode(), digest_size=4).hexdigest()
     return [
-        f"--job-name={JOB_NAME}",
+        f"--job-name={JOB_NAME}-{digest}",
         f"--comment={COMMENT}",
         f"--chdir={submit_path}",
         f"--output={submit_path / 'dispatcher.log'}",
@@ -62,7 +75,7 @@ def dispatcher_options(submit_path: Path, asked: Sequence[str]) -> list[str]:
         f"--signal=B:USR1@{NOTICE_S}",
         "--ntasks=1",
         "--cpus-per-task=1",
-        *asked,
+        *wishes,
     ]
 
 
@@ -76,6 +89,12 @@ def waiting_dispatchers(queue: Queue, folder: str) -> list[Queued]:
     return [queued for queued in _dispatchers(queue) if queued.state == "PENDING" and queued.folder == folder]
 
 
+def kept_waiting(queue: Queue) -> list[Queued]:
+    """Give the dispatchers that wait for more than their turn; none where one runs or is about to, and conducts all."""
+    first = [queued for queued in _dispatchers(queue) if queued.reason != "Dependency"]
+    return [] if any(queued.state != "PENDING" or queued.reason in _IN_TURN for queued in first) else first
+
+
 class Dispatcher:
     """Conducts workflows until there are none left, or it is told to go."""
 
@@ -87,6 +106,7 @@ class Dispatcher:
         self._queue = Queue()
         self._rests_until: dict[str, float] = {}
         self._asked_at = float("-inf")
+        self._idle_s = _IDLE_S
         self._told: signal.Signals | None = None
 
     def run(self) -> None:
@@ -95,7 +115,7 @@ class Dispatcher:
             signal.signal(number, self._be_told)
         while self._told is None and self._has_work:
             self.turn()
-            time.sleep(_LOOK_S)
+            time.sleep(_LOOK_S if self._conductors else _IDLE_S)
         for folder in list(self._conductors):
             self._leave(folder)
         if self._told is signal.SIGUSR1:
@@ -120,7 +140,7 @@ class Dispatcher:
     @property
     def _is_time_to_ask(self) -> bool:
         conductors = self._conductors.values()
-        pace_s = min((conductor.poll_s for conductor in conductors), default=_IDLE_S)
+        pace_s = min((conductor.poll_s for conductor in conductors), default=self._idle_s)
         if any(conductor.wants_queue for conductor in conductors):
             pace_s /= _HURRY
         return time.monotonic() - self._asked_at >= pace_s
@@ -140,6 +160,8 @@ class Dispatcher:
             with self._bearing(folder):
                 conductor.look()
                 conductor.reconcile(self._queue)
+        # One whose workflow another conducts is there only for when that one is gone.
+        self._idle_s = _IDLE_S if self._conductors else min(2 * self._idle_s, REST_S)
 
     @contextlib.contextmanager
     def _bearing(self, folder: str) -> Iterator[None]:
@@ -183,7 +205,7 @@ class Dispatcher:
 def _dispatchers(queue: Queue) -> Iterator[Queued]:
     for queued in queue.elements.values():
         # One that Slurm is clearing away conducts nothing any more.
-        if queued.comment == COMMENT and queued.alive is not None and queued.name == JOB_NAME:
+        if queued.comment == COMMENT and queued.alive is not None and queued.name.startswith(f"{JOB_NAME}-"):
             yield queued
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from lsst.ctrl.bps import WmsJobReport, WmsRunReport, WmsSpecificInfo, WmsStates
 
-from launchers.slurm.dispatcher import dispatchers
+from launchers.slurm.dispatcher import dispatchers, kept_waiting
 from launchers.slurm.ends import Ending
 from launchers.slurm.jobs import Job, JobState, Plan
 from launchers.slurm.queue import Queue
@@ -33,7 +33,7 @@ class Standing:
     plan
         Its jobs, as recorded.
     facts
-        What is known of it as a whole.
+        What is known of it as a whole, what keeps it from going on among it.
     state
         Its state.
     states
@@ -64,6 +64,9 @@ def standing(
         Whether somebody wanted the whole workflow to end.
     """
     states = [_state_of(job, queue) for job in plan.jobs]
+    if queue is not None and (waiting := kept_waiting(queue)):
+        why = "; ".join(f"the dispatcher of {each.folder} waits: {each.reason}" for each in waiting)
+        facts = {**facts, "trouble": why}
     state = (
         _end_state(states, is_cancelled) if facts.get("ended_at") else _live_state(submit_path, facts, states, queue)
     )

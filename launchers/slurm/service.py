@@ -29,7 +29,7 @@ from launchers.slurm.oneline import in_one_line
 from launchers.slurm.queue import Queue
 from launchers.slurm.registry import note, noted, passing_over
 from launchers.slurm.report import Standing, held_message, report_of, standing
-from launchers.slurm.store import JobStore
+from launchers.slurm.store import JobStore, read_request
 from launchers.slurm.told import job_ends
 from launchers.slurm.workflow import SlurmWorkflow, dispatcher_script, folder_fault
 from resources.errors import OperatorError, Rejected, Retriable
@@ -174,7 +174,7 @@ class SlurmService(BaseWmsService):
         if store is None:
             return WmsStates.UNKNOWN, f"no workflow was submitted from {wms_workflow_id}"
         seen = _standing(store, _Queues())
-        return seen.state, held_message(seen) if seen.state is WmsStates.HELD else ""
+        return seen.state, held_message(seen) if seen.state is WmsStates.HELD else str(seen.facts.get("trouble", ""))
 
     @in_one_line
     def cancel(self, wms_id: str, pass_thru: str | None = None) -> tuple[bool, str]:
@@ -305,7 +305,7 @@ def _submit(store: JobStore) -> None:
         store.note(dispatcher_job=found.job)
         return
     plan, partitions = _take_back(slurm, store, queue), slurm.partitions()
-    check_requests(plan.blocks, partitions)
+    check_requests([*plan.blocks, read_request(store.read_facts()["dispatcher"])], partitions)
     most = [largest_memory(block, partitions) for block in plan.blocks]
     licences = _licences(slurm, store, plan)
     store.note(submitting_at=time.time(), node_memory_mb=most, licences=licences)
@@ -349,7 +349,7 @@ def _have_dispatcher(slurm: Slurm, store: JobStore, queue: Queue) -> None:
     able = [queued.job for queued in waiting if not queued.could_not_start]
     if not able:
         slurm.cancel([str(queued.job) for queued in waiting])
-        options = dispatcher_options(store.submit_path, store.read_facts()["dispatcher"])
+        options = dispatcher_options(store.submit_path, read_request(store.read_facts()["dispatcher"]))
         able = [slurm.submit(options, [str(dispatcher_script(store.submit_path))])]
     store.note(dispatcher_job=able[0])
 

@@ -131,7 +131,7 @@ class JobStore:
         """
         with self._understanding():
             document = json.loads(self._workflow.read_bytes())
-            blocks = [_request(values) for values in document["blocks"]]
+            blocks = [read_request(values) for values in document["blocks"]]
             jobs = [_job(values) for values in document["jobs"]]
             facts: dict[str, Any] = {}
             for entry in self._entries():
@@ -282,7 +282,8 @@ def _job(values: list[Any]) -> Job:
     )
 
 
-def _request(values: dict[str, Any]) -> Request:
+def read_request(values: Mapping[str, Any]) -> Request:
+    """Read what was written of a request."""
     lists = ("no_retry_codes", "options", "limits")
     changed: dict[str, Any] = {key: tuple(values[key]) for key in lists if key in values}
     return Request(**{**values, **changed})

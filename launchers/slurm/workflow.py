@@ -13,7 +13,7 @@ import math
 import shlex
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -86,7 +86,7 @@ class SlurmWorkflow(BaseWmsWorkflow):
             "user": user_name(),
             "poll_s": float(_setting(config, "slurmPollInterval") or _POLL_S),
             "most_jobs": int(_setting(config, "slurmMaxSubmit") or 0) or None,
-            "dispatcher": list(_dispatcher_options(config, workflow.plan)),
+            "dispatcher": _dispatcher_request(config, workflow.plan),
         }
         return workflow
 
@@ -252,7 +252,7 @@ class _Profiles:
     def __init__(self, config: BpsConfig) -> None:
         self._config = config
         site = _setting(config, "computeSite")
-        self._site = self._read(f".site.{site}") if site else {}
+        self.site = self.read(f".site.{site}") if site else {}
         self._labels: dict[str, dict[str, Any]] = {}
         self.memory_limit = _setting(config, "memoryLimit")
 
@@ -261,11 +261,11 @@ class _Profiles:
             sections = (f".pipetask.{job.label}", f".cluster.{job.label}", f".{job.label}")
             own: dict[str, Any] = {}
             for section in sections:
-                own |= self._read(section)
-            self._labels[job.label] = {**self._site, **own}
+                own |= self.read(section)
+            self._labels[job.label] = {**self.site, **own}
         return {**self._labels[job.label], **job.profile.get("slurm", {})}
 
-    def _read(self, section: str) -> dict[str, Any]:
+    def read(self, section: str) -> dict[str, Any]:
         key = f"{section}.profile.slurm"
         if key not in self._config:
             return {}
@@ -286,24 +286,33 @@ def _setting(config: BpsConfig, key: str) -> Any:
     return None if value in {None, ""} else value
 
 
-def _dispatcher_options(config: BpsConfig, plan: Plan) -> Iterator[str]:
+def _dispatcher_request(config: BpsConfig, plan: Plan) -> dict[str, Any]:
+    """Write down what the dispatcher's job asks for: where and as the site's jobs may run, it may run as well."""
     section = dict(config[DISPATCHER].items()) if DISPATCHER in config else {}
-    yield f"--mem={section.pop('requestMemory', _DISPATCHER_MEMORY_MB)}M"
-    options = {"partition": section.pop("queue", None), "account": section.pop("accountingGroup", None)}
-    options |= {"time": section.pop("requestWalltime", None)}
+    profiles = _Profiles(config)
+    first = plan.blocks[0].options if plan.blocks else ()
+    jobs = dict(option.removeprefix("--").partition("=")[::2] for option in first)
+    own = {"partition": section.pop("queue", None), "account": section.pop("accountingGroup", None)}
+    options = {
+        **{key: jobs.get(key) for key in own},
+        **profiles.site,
+        **{key: value for key, value in own.items() if value},
+        **profiles.read(f".{DISPATCHER}"),
+    }
+    section.pop("profile", None)
+    memory_mb, walltime_min = section.pop("requestMemory", _DISPATCHER_MEMORY_MB), section.pop("requestWalltime", None)
     if section:
         raise Rejected(
             f"unknown settings {', '.join(sorted(section))}",
             DISPATCHER,
-            "requestMemory, requestWalltime, queue, accountingGroup are known",
+            "requestMemory, requestWalltime, queue, accountingGroup, profile are known",
         )
-    first = plan.blocks[0].options if plan.blocks else ()
-    for option in ("partition", "account"):
-        # Where its jobs may run, it may run as well.
-        inherited = next((each for each in first if each.startswith(f"--{option}=")), None)
-        if not options[option] and inherited:
-            yield inherited
-    yield from _as_options(options)
+    return {
+        "label": DISPATCHER,
+        "memory_mb": int(memory_mb),
+        "walltime_min": math.ceil(float(walltime_min)) if walltime_min else None,
+        "options": list(_as_options(options)),
+    }
 
 
 def _script(node: GenericWorkflowNode, workflow: GenericWorkflow) -> str:

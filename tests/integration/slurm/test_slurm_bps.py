@@ -161,7 +161,7 @@ def test_bps_cancels(request_for, cluster):
     call("status", "--id", wms_id, expect=WmsStates.DELETED.value)
     assert "No job matches" in call("cancel", "--user", "nobody")
     left = cluster.client("squeue", "--noheader", "--states=pending,running", "--format=%j")
-    assert left.split() in ([], ["bps-dispatcher-1"])
+    assert all(name.startswith("bps-dispatcher-") for name in left.split())
 
 
 def test_bps_says_what_is_wrong_in_one_line(request_for, cluster):

@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 from lsst.ctrl.bps import WmsStates
 
-from launchers.slurm import dispatcher
 from launchers.slurm.commands import Slurm as Commands
 from launchers.slurm.service import SlurmService
 from launchers.slurm.store import JobStore
 from resources.errors import Retriable
 from services.slurm import LICENCES
 from tests.integration.slurm.workflows import (
+    cancel_dispatchers,
     dispatcher_states,
     end_of,
     job,
@@ -163,13 +163,29 @@ def test_all_workflows_share_one_running_dispatcher(slurm, tmp_path):
     wait_until(lambda: not dispatcher_states(slurm))
 
 
+def test_a_dispatcher_that_cannot_begin_keeps_no_other_from_it_and_its_workflow_is_gone_on_with(slurm, tmp_path):
+    stuck, other = tmp_path / "stuck", tmp_path / "other"
+    node = slurm.nodes[-1].node
+    slurm.client("scontrol", "update", f"nodename={node}", "state=drain", "reason=test")
+    try:
+        first = submit(stuck, job(stuck, "isr_0"), slurmDispatcher={"requestMemory": 200, "queue": "small"})
+        wait_until(lambda: f"the dispatcher of {first} waits: " in str(report(first).specific_info))
+        second = submit(other, job(other, "isr_0"))
+
+        assert end_of(second).state is WmsStates.SUCCEEDED
+        assert end_of(first).state is WmsStates.SUCCEEDED
+    finally:
+        slurm.client("scontrol", "update", f"nodename={node}", "state=resume")
+    wait_until(lambda: not dispatcher_states(slurm))
+
+
 def test_without_its_dispatcher_a_workflow_is_held_and_goes_on_when_it_is_resumed(slurm, tmp_path):
     folder = tmp_path / "w"
     jobs = [job(folder, "isr_0", "sleep 5"), job(folder, "cal_0")]
     wms_id = submit(folder, *jobs, edges=[("isr_0", "cal_0")])
     wait_until(lambda: running(wms_id, "isr_0") and "RUNNING" in dispatcher_states(slurm))
 
-    slurm.client("scancel", f"--name={dispatcher.JOB_NAME}")
+    cancel_dispatchers(slurm)
     wait_until(lambda: SlurmService({}).get_status(wms_id)[0] is WmsStates.HELD)
     assert "bps restart" in SlurmService({}).get_status(wms_id)[1]
     assert SlurmService({}).resume(wms_id)

@@ -76,7 +76,17 @@ def running(wms_id: str, name: str) -> bool:
 
 
 def dispatcher_states(slurm: Slurm) -> list[str]:
-    return slurm.client("squeue", "--noheader", f"--name={dispatcher.JOB_NAME}", "--format=%T").split()
+    return [state for state, _ in _dispatchers(slurm)]
+
+
+def cancel_dispatchers(slurm: Slurm) -> None:
+    """Cancel all dispatchers, as somebody may who doesn't know what they are."""
+    slurm.client("scancel", *(job for _, job in _dispatchers(slurm)))
+
+
+def _dispatchers(slurm: Slurm) -> list[list[str]]:
+    lines = slurm.client("squeue", "--noheader", "--format=%T %i %j").splitlines()
+    return [line.split()[:2] for line in lines if f" {dispatcher.JOB_NAME}" in line]
 
 
 def node_of(slurm: Slurm, wms_id: str, name: str) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from launchers.slurm import dispatcher as dispatcher_module
-from launchers.slurm.dispatcher import COMMENT, JOB_NAME, Dispatcher
+from launchers.slurm.dispatcher import COMMENT, JOB_NAME, Dispatcher, dispatcher_options, kept_waiting
 from launchers.slurm.jobs import Element, Job, Plan, Request
 from launchers.slurm.queue import Queue, Queued
 from launchers.slurm.store import JobStore
@@ -36,7 +36,7 @@ class QuietSlurm:
                 number,
                 Element(number, 0),
                 self.states.get(number, "PENDING"),
-                name=JOB_NAME,
+                name=f"{JOB_NAME}-0",
                 comment=COMMENT,
                 folder=str(folder),
             )
@@ -94,6 +94,62 @@ def spoil(store: JobStore) -> None:
 
 def mend(store: JobStore) -> None:
     (store.submit_path / "ended").mkdir()
+
+
+def singleton(**asked) -> str:
+    """Name what of a user's dispatchers only one runs at a time."""
+    options = dispatcher_options(Path("/submit"), Request("slurmDispatcher", memory_mb=512, **asked))
+    assert "--dependency=singleton" in options
+    (name,) = [option for option in options if option.startswith("--job-name=")]
+    return name.removeprefix("--job-name=")
+
+
+def test_a_dispatcher_keeps_nobody_waiting_but_those_that_ask_for_the_same():
+    small = ("--partition=small",)
+
+    assert singleton() == singleton()
+    assert len({singleton(), singleton(options=small), singleton(options=small, walltime_min=100)}) == 3
+    assert singleton().startswith(f"{JOB_NAME}-")
+
+
+def waiting(*reasons: str) -> list[str]:
+    """Name what keeps all dispatchers waiting, of which each has its own reason; one without runs."""
+    states = enumerate(reasons, start=1)
+    found = [
+        Queued(
+            number,
+            Element(number, 0),
+            "PENDING" if reason else "RUNNING",
+            reason=reason,
+            name=f"{JOB_NAME}-{number}",
+            comment=COMMENT,
+        )
+        for number, reason in states
+    ]
+    return [each.reason for each in kept_waiting(Queue({each.element: each for each in found}))]
+
+
+def test_what_keeps_all_dispatchers_waiting_is_known_and_nothing_where_one_runs_or_is_about_to():
+    assert waiting("PartitionTimeLimit", "Dependency") == ["PartitionTimeLimit"]
+    assert waiting("PartitionDown", "JobHeldUser") == ["PartitionDown", "JobHeldUser"]
+    assert waiting("launch failed requeued held", "Dependency") == ["launch failed requeued held"]
+    assert waiting("PartitionTimeLimit", "") == []
+    assert waiting("PartitionTimeLimit", "Priority") == []
+    assert waiting("Dependency") == []
+
+
+def test_a_dispatcher_whose_workflow_another_conducts_asks_slurm_less_and_less_often(slurm, workflow):
+    other, own = (Dispatcher(workflow("one").submit_path, slurm) for _ in range(2))
+    other._take(str(own._own))
+    pauses = []
+    for _ in range(7):
+        own._ask()
+        pauses.append(own._idle_s)
+
+    assert pauses == [2.0, 4.0, 8.0, 16.0, 30.0, 30.0, 30.0]
+    other._leave(str(own._own))
+    own._ask()
+    assert own._idle_s == 1.0
 
 
 @pytest.mark.parametrize("own", ["broken", "sound"])

@@ -11,6 +11,7 @@ from launchers.slurm.queue import Queue, Queued
 from launchers.slurm.report import held_message, report_of, standing
 
 FOLDER = Path("/submit")
+NAME = f"{JOB_NAME}-0"
 SUBMITTED = {
     "name": "w",
     "operator": "me",
@@ -32,7 +33,7 @@ def queue(*queued: Queued, dispatcher: bool = True) -> Queue:
     found = {each.element: each for each in queued}
     if dispatcher:
         element = Element(9, 0)
-        found[element] = Queued(9, element, "RUNNING", name=JOB_NAME, comment=COMMENT, folder=str(FOLDER))
+        found[element] = Queued(9, element, "RUNNING", name=NAME, comment=COMMENT, folder=str(FOLDER))
     return Queue(found)
 
 
@@ -70,12 +71,26 @@ def test_a_workflow_without_a_dispatcher_is_held_and_says_what_to_do():
 def test_a_workflow_whose_dispatcher_could_not_be_started_is_held():
     element = Element(9, 0)
     reason = "launch failed requeued held"
-    stuck = Queued(9, element, "PENDING", reason=reason, name=JOB_NAME, comment=COMMENT, folder=str(FOLDER))
+    stuck = Queued(9, element, "PENDING", reason=reason, name=NAME, comment=COMMENT, folder=str(FOLDER))
 
     found = seen(plan(job("isr1", JobState.PENDING)), SUBMITTED, Queue({element: stuck}))
 
     assert found.state is WmsStates.HELD
     assert waiting_dispatchers(Queue({element: stuck}), str(FOLDER)) == [stuck]
+
+
+def test_what_keeps_every_dispatcher_waiting_is_said_for_each_workflow():
+    folders = [str(FOLDER), "/other"]
+    reasons = ["Dependency", "PartitionTimeLimit"]
+    waiting = [
+        Queued(number, Element(number, 0), "PENDING", reason=reason, name=NAME, comment=COMMENT, folder=folder)
+        for number, (folder, reason) in enumerate(zip(folders, reasons, strict=True))
+    ]
+
+    found = seen(plan(job("isr1", JobState.PENDING)), SUBMITTED, queue(*waiting, dispatcher=False))
+
+    assert found.state is WmsStates.PENDING
+    assert "the dispatcher of /other waits: PartitionTimeLimit" in str(report_of(found).specific_info)
 
 
 @pytest.mark.parametrize(

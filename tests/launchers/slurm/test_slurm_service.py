@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -85,8 +86,8 @@ class FaultySlurm(FakeSlurm):
 
     @property
     def alive(self) -> list[str]:
-        """Names of what isn't over, once for each element."""
-        return [queued.name for queued in self.elements.values() if not queued.is_over]
+        """Names of what isn't over, once for each element; a dispatcher's without what it asks for."""
+        return [re.sub("(?<=dispatcher-1)-.*", "", each.name) for each in self.elements.values() if not each.is_over]
 
 
 @pytest.fixture(autouse=True)
@@ -267,6 +268,27 @@ def test_a_dispatcher_that_slurm_is_clearing_away_conducts_nothing(slurm, workfl
     assert SlurmService({}).resume(slurm.folder)
     assert not SlurmService({}).resume(slurm.folder)
     assert SlurmService({}).get_status(slurm.folder)[0] is WmsStates.PENDING
+
+
+def test_a_dispatcher_that_could_never_begin_is_refused_as_its_jobs_would_be(slurm, generic, tmp_path):
+    config = BpsConfig({"computeSite": "here", "slurmDispatcher": {"requestMemory": 9000}})
+    workflow = SlurmService({}).prepare(config, generic, str(tmp_path / "submit"))
+
+    with pytest.raises(Rejected, match="slurmDispatcher asks for 9000 MB, and the largest node has 4000 MB"):
+        SlurmService({}).submit(workflow)
+
+    assert slurm.alive == []
+
+
+def test_a_dispatcher_that_is_kept_waiting_says_why(slurm, workflow):
+    SlurmService({}).submit(workflow)
+    (waiting,) = dispatcher.dispatchers(slurm.queue()).values()
+    slurm.put(waiting.element, "PENDING", reason="PartitionDown")
+
+    assert SlurmService({}).get_status(slurm.folder) == (
+        WmsStates.PENDING,
+        f"the dispatcher of {slurm.folder} waits: PartitionDown",
+    )
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,8 @@ from lsst.ctrl.bps import (
     GenericWorkflowNoopJob,
 )
 
-from launchers.slurm.store import JobStore
+from launchers.slurm.jobs import Request
+from launchers.slurm.store import JobStore, read_request
 from launchers.slurm.workflow import SlurmWorkflow, folder_fault, translate
 from resources.errors import Rejected
 
@@ -228,13 +229,22 @@ def test_jobs_that_are_not_known_yet_are_refused():
 def test_the_dispatcher_goes_where_the_jobs_go_unless_it_is_told_otherwise():
     generic = workflow(job("a1", queue="long", accounting_group="lsst"))
 
-    def asked(**settings) -> list[str]:
+    def asked(**settings) -> Request:
         made = SlurmWorkflow.from_generic_workflow(configuration(**settings), generic, "/submit", "s")
-        return made.facts["dispatcher"]
+        return read_request(made.facts["dispatcher"])
 
-    assert asked() == ["--mem=512M", "--partition=long", "--account=lsst"]
-    own = {"queue": "service", "requestMemory": 2000}
-    assert asked(slurmDispatcher=own) == ["--mem=2000M", "--account=lsst", "--partition=service"]
+    name = "slurmDispatcher"
+    assert asked() == Request(name, memory_mb=512, options=("--account=lsst", "--partition=long"))
+    own = {"queue": "service", "requestMemory": 2000, "requestWalltime": 100}
+    assert asked(slurmDispatcher=own) == Request(
+        name, memory_mb=2000, walltime_min=100, options=("--account=lsst", "--partition=service")
+    )
+    site = {"here": {"profile": {"slurm": {"qos": "drp", "exclusive": True}}}}
+    own = {"profile": {"slurm": {"reservation": "service", "exclusive": False}}}
+    asked_for = ("--account=lsst", "--partition=long", "--qos=drp", "--reservation=service")
+    assert asked(site=site, slurmDispatcher=own).options == asked_for
+    with pytest.raises(Rejected, match="a profile can't set mem"):
+        asked(slurmDispatcher={"profile": {"slurm": {"mem": 1}}})
     with pytest.raises(Rejected, match="slurmDispatcher: unknown settings nonsense"):
         asked(slurmDispatcher={"nonsense": 1})
 
