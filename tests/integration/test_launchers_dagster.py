@@ -178,6 +178,25 @@ def test_terminating_a_run_cancels_its_submission(world):
     wait_until(lambda: not hanging_workers(world.folder))
 
 
+def test_terminating_a_run_from_another_machine_cancels_its_submission_too(world):
+    run_id = world.launch(HANG)
+    world.until_submitted(run_id)
+    worker = world.worker(run_id)
+    world.instance.add_run_tags(run_id, {WORKER_TAG: f"another/{worker}"})
+    world.monitor(run_id)
+
+    assert world.instance.run_launcher.terminate(run_id)
+
+    assert world.status(run_id) is dg.DagsterRunStatus.CANCELING
+    assert any("is left to who watches it" in message for message in world.messages(run_id))
+    wait_until(lambda: world.instance.get_run_by_id(run_id).is_finished)
+    assert world.status(run_id) is dg.DagsterRunStatus.CANCELED
+    assert world.worker(run_id) == worker
+    handle = bps.find(world.folder)
+    assert handle is not None
+    assert watch.look(handle).state == "DELETED"
+
+
 def test_terminating_a_run_whose_worker_is_gone_cancels_its_submission_too(world):
     run_id = world.launch(HANG)
     world.until_submitted(run_id)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from launchers.attempts import attempts_before, attempts_of, current_work, rescued_work
+from launchers.attempts import attempts_before, attempts_of, current_work, folders_of_run, rescued_work
 from launchers.claiming import claim_attempt
 from launchers.submission import SubmissionKey
 
@@ -30,6 +30,15 @@ def test_claim_that_was_never_written_is_left_alone(tmp_path: Path) -> None:
     _, folder = claim_attempt(tmp_path, WORK, "run-a")
     (folder / "dagster_run").unlink()
     assert claim_attempt(tmp_path, WORK, "run-b")[0].attempt == 2
+
+
+def test_a_run_has_what_it_claimed_until_another_one_takes_it_over(tmp_path: Path) -> None:
+    _, folder = claim_attempt(tmp_path, WORK, "run-a")
+    claim_attempt(tmp_path, WORK, "run-b")
+    assert folders_of_run(tmp_path, "run-a") == [folder]
+    (folder / "dagster_run").write_text("run-a\nrun-c")
+    assert folders_of_run(tmp_path, "run-a") == []
+    assert folders_of_run(tmp_path, "run-c") == [folder]
 
 
 def test_a_rescue_is_of_the_last_whole_attempt_and_the_rescues_since(tmp_path: Path) -> None:
