@@ -35,11 +35,14 @@ What the job asks for follows as a digest: one that can't start (its queue is do
 """
 
 COMMENT = "bps.dispatcher"
-NOTICE_S = 60
-"""How long before its time limit a dispatcher is told."""
+NOTICE_S = 240
+"""How long before its time limit a dispatcher is told: each answer that a silent Slurm doesn't give takes a minute."""
 
 REST_S = 30.0
 """How long a workflow is left alone whose folder is full, or can't be read."""
+
+_AGAIN_S = 5.0
+"""Pause between two tries to go back into the queue."""
 
 _LOOK_S = 0.25
 _IDLE_S = 1.0
@@ -118,14 +121,21 @@ class Dispatcher:
             time.sleep(_LOOK_S if self._conductors else _IDLE_S)
         for folder in list(self._conductors):
             self._leave(folder)
-        if self._told is signal.SIGUSR1:
-            self._slurm.requeue(os.environ["SLURM_JOB_ID"])
+        while self._told is signal.SIGUSR1:
+            try:
+                self._slurm.requeue(os.environ["SLURM_JOB_ID"])
+                break
+            except OperatorError as error:
+                _say(f"it cannot go back into the queue: {error}")
+                time.sleep(_AGAIN_S)
 
     def turn(self) -> None:
         """Look at every workflow once; one that can't be looked at halts no other."""
         if self._is_time_to_ask:
             self._ask()
         for folder, conductor in list(self._conductors.items()):
+            if self._told is not None:
+                return
             with self._bearing(folder):
                 conductor.look()
                 conductor.act()

@@ -104,7 +104,8 @@ def _live_state(submit_path: Path, facts: Mapping[str, Any], states: list[WmsSta
 
 def held_message(seen: Standing) -> str:
     """Say what to do about a workflow that nothing makes go on."""
-    return f"the dispatcher of this workflow is gone; bps restart --id {seen.submit_path} goes on"
+    log = seen.submit_path / "dispatcher.log"
+    return f"the dispatcher of this workflow is gone, see {log}; bps restart --id {seen.submit_path} goes on"
 
 
 def report_of(seen: Standing) -> WmsRunReport:

@@ -216,6 +216,44 @@ def test_a_killed_controller_loses_nothing(slurm, tmp_path):
     assert times(folder, "ended") == {each.name: 1 for each in jobs} | {"finalJob": 1}
 
 
+def test_jobs_that_end_while_the_controller_is_away_are_followed_when_it_is_back(slurm, tmp_path):
+    folder = tmp_path / "w"
+    jobs = [job(folder, "isr_0", f"until [ -e {folder}/go ]; do sleep 0.2; done"), job(folder, "cal_0")]
+    wms_id = submit(folder, *jobs, edges=[("isr_0", "cal_0")])
+    wait_until(lambda: running(wms_id, "isr_0") and "RUNNING" in dispatcher_states(slurm))
+    slurm.controller.stop()
+    (folder / "go").touch()
+    events = folder / "submit" / "events.log"
+    wait_until(lambda: "scontrol: Slurm doesn't answer" in (events.read_text() if events.exists() else ""))
+
+    slurm.start()
+
+    assert end_of(wms_id).state is WmsStates.SUCCEEDED
+    assert times(folder, "began") == {"isr_0": 1, "cal_0": 1, "finalJob": 1}
+    assert "Slurm had forgotten" not in events.read_text()
+
+
+def test_a_dispatcher_whose_time_is_over_while_the_controller_is_away_goes_on_when_it_is_back(slurm, tmp_path):
+    folder = tmp_path / "w"
+    jobs = [job(folder, "isr_0", f"until [ -e {folder}/go ]; do sleep 0.2; done"), job(folder, "cal_0")]
+    wms_id = submit(folder, *jobs, edges=[("isr_0", "cal_0")])
+    wait_until(lambda: running(wms_id, "isr_0") and "RUNNING" in dispatcher_states(slurm))
+    command = ("launchers.slurm.dispatcher", wms_id)
+    pids = [pid for node in slurm.nodes for pid in node.processes()]
+    (conducting,) = [pid for pid in pids if all(word in Path(f"/proc/{pid}/cmdline").read_text() for word in command)]
+    slurm.controller.stop()
+
+    os.kill(conducting, signal.SIGUSR1)
+    log = folder / "submit" / "dispatcher.log"
+    wait_until(lambda: "it cannot go back into the queue: scontrol: Slurm doesn't answer" in log.read_text())
+    slurm.start()
+    wait_until(lambda: "RUNNING" not in dispatcher_states(slurm))
+    (folder / "go").touch()
+
+    assert end_of(wms_id).state is WmsStates.SUCCEEDED
+    assert times(folder, "began") == {"isr_0": 1, "cal_0": 1, "finalJob": 1}
+
+
 def test_a_node_that_dies_takes_no_job_with_it(slurm, tmp_path):
     folder = tmp_path / "w"
     first = f"[ -e {folder}/second ] || (touch {folder}/second; sleep 600)"

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import errno
 import io
+import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from launchers.slurm import dispatcher as dispatcher_module
+from launchers.slurm.conductor import Conductor
 from launchers.slurm.dispatcher import COMMENT, JOB_NAME, Dispatcher, dispatcher_options, kept_waiting
 from launchers.slurm.jobs import Element, Job, Plan, Request
 from launchers.slurm.queue import Queue, Queued
@@ -195,6 +197,55 @@ def test_what_waits_for_a_workflow_that_is_over_is_called_off_and_what_runs_leav
     assert is_over(own)
     assert is_over(other)
     assert sorted(slurm.cancelled) == ["2", "4"]
+
+
+@pytest.fixture
+def signals() -> Iterator[None]:
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("signals")
+def test_a_dispatcher_that_is_told_goes_back_into_the_queue_however_long_slurm_is_away(
+    slurm, workflow, monkeypatch, capsys
+):
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.setattr(dispatcher_module, "_AGAIN_S", 0.0)
+    own = workflow("own")
+    asked: list[str] = []
+
+    def requeue(job: str) -> None:
+        asked.append(job)
+        if len(asked) < 3:
+            raise Retriable("Slurm doesn't answer")
+
+    monkeypatch.setattr(slurm, "requeue", requeue, raising=False)
+    monkeypatch.setattr(Dispatcher, "turn", lambda self: signal.raise_signal(signal.SIGUSR1))
+
+    Dispatcher(own.submit_path, slurm).run()
+
+    assert asked == ["7"] * 3
+    assert "it cannot go back into the queue: Slurm doesn't answer" in capsys.readouterr().out
+
+
+def test_a_dispatcher_that_is_told_does_not_ask_for_one_workflow_after_the_other(slurm, workflow, monkeypatch):
+    dispatcher = Dispatcher(workflow("one").submit_path, slurm)
+    workflow("other")
+    dispatcher._ask()
+    act = Conductor.act
+    acted = []
+
+    def act_and_be_told(self: Conductor) -> None:
+        acted.append(self)
+        dispatcher._be_told(signal.SIGUSR1, None)
+        act(self)
+
+    monkeypatch.setattr(Conductor, "act", act_and_be_told)
+    dispatcher.turn()
+
+    assert len(acted) == 1
 
 
 def test_a_log_that_takes_nothing_halts_nobody(slurm, workflow, monkeypatch):

@@ -65,7 +65,9 @@ def test_a_workflow_without_a_dispatcher_is_held_and_says_what_to_do():
     found = seen(plan(job("isr1", JobState.PENDING)), SUBMITTED, queue(dispatcher=False))
 
     assert found.state is WmsStates.HELD
-    assert held_message(found) == "the dispatcher of this workflow is gone; bps restart --id /submit goes on"
+    assert held_message(found) == (
+        "the dispatcher of this workflow is gone, see /submit/dispatcher.log; bps restart --id /submit goes on"
+    )
 
 
 def test_a_workflow_whose_dispatcher_could_not_be_started_is_held():
