@@ -1,11 +1,13 @@
 """What every WMS service of ours reads out of a generic workflow in the same way.
 
-Belongs here: groups of jobs dissolved into their members, and what a job does, in the shell's words.
+Belongs here: groups of jobs dissolved into their members, what a job does, in the shell's words, and numbers that were
+asked for.
 Doesn't: what a service makes of it (`launchers.local.workflow`, `launchers.slurm.workflow`).
 """
 
 from __future__ import annotations
 
+import math
 import re
 import shlex
 import sys
@@ -13,6 +15,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from lsst.ctrl.bps import (
     GenericWorkflow,
@@ -102,6 +105,36 @@ def files_of(workflow: GenericWorkflow, name: str) -> dict[str, str]:
     """
     files = [*workflow.get_job_inputs(name), *workflow.get_job_outputs(name)]
     return {file.name: file.src_uri for file in files}
+
+
+def number(value: Any, setting: str, *, unit: str, where: str = "") -> float:
+    """Read a number that was asked for; 0 where nothing was.
+
+    Parameters
+    ----------
+    value
+        As the configuration has it.
+    setting
+        The setting's name.
+    unit
+        What it counts.
+    where
+        Whose setting it is.
+
+    Raises
+    ------
+    resources.errors.Rejected
+        It is something else.
+    """
+    if value is None or value == "":
+        return 0.0
+    try:
+        found = float(value)
+    except (TypeError, ValueError):
+        found = math.nan
+    if not 0.0 <= found < math.inf:
+        raise Rejected(f"{setting} {value!r} is no number of {unit}", where, "give one in digits")
+    return found
 
 
 def command_of(job: GenericWorkflowJob) -> str:

@@ -22,7 +22,7 @@ from lsst.ctrl.bps import (
 )
 
 from launchers import warm
-from launchers.generic_jobs import final_job, flat_jobs, programs_first, script_lines
+from launchers.generic_jobs import final_job, flat_jobs, number, programs_first, script_lines
 from launchers.local.driver import ATTEMPT_VARIABLE, NOT_STARTED, job_script
 from launchers.local.jobs import Job
 from launchers.local.store import JobStore
@@ -63,8 +63,8 @@ class LocalWorkflow(BaseWmsWorkflow):
             "payload": attributes.get("bps_payload", ""),
             "site": attributes.get("bps_runsite", ""),
             "quanta": dict(counts),
-            "cpus": _number(config, "localCores") or (os.cpu_count() or 1),
-            "memory_mb": _number(config, "localMemory"),
+            "cpus": _number(config, "localCores", "CPUs") or (os.cpu_count() or 1),
+            "memory_mb": _number(config, "localMemory", "MB"),
         }
         return workflow
 
@@ -77,11 +77,11 @@ class LocalWorkflow(BaseWmsWorkflow):
         JobStore(submit_path).create((prepared.job for prepared in self.prepared), self.facts)
 
 
-def _number(config: BpsConfig, key: str) -> int | None:
+def _number(config: BpsConfig, key: str, unit: str) -> int | None:
     _, site = config.search("computeSite", opt={"default": None})
     options: dict[str, Any] = {"default": None, "curvals": {"curr_site": site} if site else {}}
     _, value = config.search(key, opt=options)
-    return None if value in {None, ""} else int(value)
+    return int(number(value, key, unit=unit)) or None
 
 
 def _translate(workflow: GenericWorkflow) -> Iterator[PreparedJob]:
@@ -97,16 +97,20 @@ def _job(
 ) -> Job:
     if not isinstance(node, GenericWorkflowJob):
         return Job(node.name, node.label, parents, waits_for, has_command=False)
+
+    def asked(value: Any, setting: str, unit: str) -> float:
+        return number(value, setting, unit=unit, where=node.label)
+
     unless = node.retry_unless_exit
     return Job(
         node.name,
         node.label,
         parents=parents,
         waits_for=waits_for,
-        cpus=int(node.request_cpus or 1),
-        memory_mb=int(node.request_memory or 0),
-        walltime_s=float(node.request_walltime) * 60.0 if node.request_walltime else None,
-        retries=int(node.number_of_retries or 0),
+        cpus=int(asked(node.request_cpus, "requestCpus", "CPUs")) or 1,
+        memory_mb=int(asked(node.request_memory, "requestMemory", "MB")),
+        walltime_s=asked(node.request_walltime, "requestWalltime", "minutes") * 60.0 or None,
+        retries=int(asked(node.number_of_retries, "numberOfRetries", "tries")),
         no_retry_codes=frozenset([unless] if isinstance(unless, int) else unless or []),
         abort_code=node.abort_on_value,
         is_final=is_final,

@@ -19,7 +19,7 @@ from typing import Any, Self
 
 from lsst.ctrl.bps import BaseWmsWorkflow, BpsConfig, GenericWorkflow, GenericWorkflowJob, GenericWorkflowNode
 
-from launchers.generic_jobs import FlatJob, final_job, flat_jobs, programs_first, script_lines
+from launchers.generic_jobs import FlatJob, final_job, flat_jobs, number, programs_first, script_lines
 from launchers.slurm.commands import user_name
 from launchers.slurm.jobs import Job, Plan, Request
 from launchers.slurm.store import JobStore
@@ -84,8 +84,8 @@ class SlurmWorkflow(BaseWmsWorkflow):
             "payload": attributes.get("bps_payload", ""),
             "site": attributes.get("bps_runsite", ""),
             "user": user_name(),
-            "poll_s": float(_setting(config, "slurmPollInterval") or _POLL_S),
-            "most_jobs": int(_setting(config, "slurmMaxSubmit") or 0) or None,
+            "poll_s": number(_setting(config, "slurmPollInterval"), "slurmPollInterval", unit="seconds") or _POLL_S,
+            "most_jobs": int(number(_setting(config, "slurmMaxSubmit"), "slurmMaxSubmit", unit="jobs")) or None,
             "dispatcher": _dispatcher_request(config, workflow.plan),
         }
         return workflow
@@ -202,8 +202,15 @@ def left_out(workflow: GenericWorkflow) -> list[str]:
 def _request(node: GenericWorkflowNode, config: BpsConfig, profiles: _Profiles) -> Request:
     if not isinstance(node, GenericWorkflowJob):
         return Request(node.label)
+
+    def asked(value: Any, setting: str, unit: str) -> float:
+        return number(value, setting, unit=unit, where=node.label)
+
     unless = node.retry_unless_exit
-    limits = [int(limit) for limit in (node.request_memory_max, profiles.memory_limit) if limit]
+    limits = [
+        asked(node.request_memory_max, "requestMemoryMax", "MB"),
+        asked(profiles.memory_limit, "memoryLimit", "MB"),
+    ]
     options = {
         "partition": node.queue,
         "account": node.accounting_group,
@@ -212,13 +219,13 @@ def _request(node: GenericWorkflowNode, config: BpsConfig, profiles: _Profiles) 
     }
     return Request(
         node.label,
-        cpus=int(node.request_cpus or 1),
-        memory_mb=int(node.request_memory or 0),
-        disk_mb=int(node.request_disk or 0),
-        memory_limit_mb=min(limits, default=None),
-        memory_multiplier=float(node.memory_multiplier) if node.memory_multiplier else None,
-        walltime_min=math.ceil(float(node.request_walltime)) if node.request_walltime else None,
-        retries=int(node.number_of_retries or 0),
+        cpus=int(asked(node.request_cpus, "requestCpus", "CPUs")) or 1,
+        memory_mb=int(asked(node.request_memory, "requestMemory", "MB")),
+        disk_mb=int(asked(node.request_disk, "requestDisk", "MB")),
+        memory_limit_mb=min((int(limit) for limit in limits if limit), default=None),
+        memory_multiplier=asked(node.memory_multiplier, "memoryMultiplier", "times") or None,
+        walltime_min=math.ceil(asked(node.request_walltime, "requestWalltime", "minutes")) or None,
+        retries=int(asked(node.number_of_retries, "numberOfRetries", "tries")),
         no_retry_codes=(unless,) if isinstance(unless, int) else tuple(unless or ()),
         abort_code=node.abort_on_value,
         preemptible=node.preemptible is not False,
@@ -300,7 +307,8 @@ def _dispatcher_request(config: BpsConfig, plan: Plan) -> dict[str, Any]:
         **profiles.read(f".{DISPATCHER}"),
     }
     section.pop("profile", None)
-    memory_mb, walltime_min = section.pop("requestMemory", _DISPATCHER_MEMORY_MB), section.pop("requestWalltime", None)
+    memory_mb = number(section.pop("requestMemory", None), "requestMemory", unit="MB", where=DISPATCHER)
+    walltime_min = number(section.pop("requestWalltime", None), "requestWalltime", unit="minutes", where=DISPATCHER)
     if section:
         raise Rejected(
             f"unknown settings {', '.join(sorted(section))}",
@@ -309,8 +317,8 @@ def _dispatcher_request(config: BpsConfig, plan: Plan) -> dict[str, Any]:
         )
     return {
         "label": DISPATCHER,
-        "memory_mb": int(memory_mb),
-        "walltime_min": math.ceil(float(walltime_min)) if walltime_min else None,
+        "memory_mb": int(memory_mb) or _DISPATCHER_MEMORY_MB,
+        "walltime_min": math.ceil(walltime_min) or None,
         "options": list(_as_options(options)),
     }
 

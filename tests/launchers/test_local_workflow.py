@@ -158,3 +158,21 @@ def test_a_final_workflow_of_several_jobs_is_refused():
 
     with pytest.raises(Rejected, match="several jobs"):
         prepare(generic)
+
+
+@pytest.mark.parametrize(
+    ("attributes", "settings", "line"),
+    [
+        (
+            {"request_walltime": "01:30:00"},
+            {},
+            "a: requestWalltime '01:30:00' is no number of minutes; give one in digits",
+        ),
+        ({}, {"localMemory": "4G"}, "localMemory '4G' is no number of MB; give one in digits"),
+    ],
+)
+def test_what_is_no_number_is_refused_in_a_line(attributes, settings, line):
+    with pytest.raises(Rejected) as caught:
+        prepare(workflow(job("a1", **attributes)), **settings)
+
+    assert str(caught.value) == line

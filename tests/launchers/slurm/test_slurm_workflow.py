@@ -114,6 +114,34 @@ def test_what_bps_asks_for_a_job_is_kept():
     assert request.options == ("--account=lsst", "--mail-type=FAIL", "--mail-user=me@example.org", "--partition=long")
 
 
+@pytest.mark.parametrize(
+    ("attributes", "settings", "line"),
+    [
+        (
+            {"request_walltime": "01:30:00"},
+            {},
+            "a: requestWalltime '01:30:00' is no number of minutes; give one in digits",
+        ),
+        ({"request_memory": "4G"}, {}, "a: requestMemory '4G' is no number of MB; give one in digits"),
+        ({"number_of_retries": -1}, {}, "a: numberOfRetries -1 is no number of tries; give one in digits"),
+        ({}, {"slurmMaxSubmit": "5k"}, "slurmMaxSubmit '5k' is no number of jobs; give one in digits"),
+        ({}, {"slurmPollInterval": "nan"}, "slurmPollInterval 'nan' is no number of seconds; give one in digits"),
+        (
+            {},
+            {"slurmDispatcher": {"requestWalltime": "2h"}},
+            "slurmDispatcher: requestWalltime '2h' is no number of minutes; give one in digits",
+        ),
+    ],
+)
+def test_what_is_no_number_is_refused_in_a_line(attributes, settings, line):
+    with pytest.raises(Rejected) as caught:
+        SlurmWorkflow.from_generic_workflow(
+            configuration(**settings), workflow(job("a1", **attributes)), "/submit", "s"
+        )
+
+    assert str(caught.value) == line
+
+
 def test_a_profile_sets_further_options_for_the_site_and_for_a_label_over_it():
     settings = {
         "site": {"here": {"profile": {"slurm": {"qos": "normal", "constraint": "ssd", "exclusive": True}}}},
