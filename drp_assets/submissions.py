@@ -16,7 +16,7 @@ from pydantic import Field
 
 from launchers.attempts import attempts_of, rescued_work
 from launchers.claiming import Others, claim_attempt
-from launchers.policies import with_memory
+from launchers.memory import with_memory
 from launchers.sites import merged, site_bps, url_on_workers
 from launchers.submission import StepRequest, SubmissionKey
 from planning.partitions import data_query

@@ -2,28 +2,22 @@
 
 Belongs here: judging each failure by the release's policies, the request that does exactly the failed quanta again, and
 one outcome out of several attempts; as functions of values. Doesn't: the rules (`planning.policies`), their record
-(`launchers.casebook`), telling of them (`launchers.causes`), or running anything (`launchers.step_run`).
+(`launchers.casebook`), telling of them (`launchers.causes`), memory in BPS settings (`launchers.memory`), or running
+anything (`launchers.step_run`).
 """
 
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from launchers.casebook import Case
+from launchers.memory import limit_of, memory_tried, with_memory
 from launchers.outcome import DatasetCount, Judgement, Outcome, Quantum, QuantumFailure, TaskOutcome, quantum_of
 from launchers.submission import StepRequest, SubmissionKey
 from planning.policies import Action, Decision, Failure, FailurePolicy, decide, memory_by_task
-
-DEFAULT_MEMORY_MB = 2048
-"""What ctrl_bps asks for where nothing is said."""
-
-DEFAULT_LIMIT_MB = 491_520
-"""What ctrl_bps takes for the largest node where nothing is said (``memoryLimit``)."""
 
 _WHOLE = frozenset({"instrument", "skymap", "band", "physical_filter"})
 """What a data ID has to name more than, for it to be one of many."""
@@ -57,7 +51,6 @@ def judge(
         How many submissions have tried each quantum, this one among them.
     """
     all_codes = frozenset[int]().union(*exit_codes.values())
-    limit_mb = int(request.bps.get("memoryLimit", DEFAULT_LIMIT_MB))
     return [
         Judgement(
             failure,
@@ -67,8 +60,8 @@ def judge(
                     policies,
                     Failure(failure.task, failure.exception, failure.message, exit_codes.get(failure.task, all_codes)),
                     attempt=tried[failure.quantum],
-                    memory_mb=memory_of(request.bps, failure.task),
-                    limit_mb=limit_mb,
+                    memory_mb=memory_tried(request.bps, failure),
+                    limit_mb=limit_of(request.bps, failure.task),
                 ),
             ),
         )
@@ -81,58 +74,6 @@ def _but_not_whole(failure: QuantumFailure, decision: Decision) -> Decision:
     if decision.action is Action.QUARANTINE and failure.data_id.keys() <= _WHOLE:
         return Decision(Action.HOLD, f"{decision.policy}: too much to quarantine")
     return decision
-
-
-def memory_of(bps: Mapping[str, Any], task: str) -> int:
-    """Give the memory that a task's jobs ask for, in MB.
-
-    Parameters
-    ----------
-    bps
-        BPS settings.
-    task
-        Task label.
-    """
-    places = [
-        *(cluster for _, cluster in _clusters_with(bps, task)),
-        bps.get("pipetask", {}).get(task, {}),
-        bps.get("site", {}).get(bps.get("computeSite"), {}),
-        bps,
-    ]
-    return int(next((place["requestMemory"] for place in places if "requestMemory" in place), DEFAULT_MEMORY_MB))
-
-
-def with_memory(bps: Mapping[str, Any], memory_mb: Mapping[str, int]) -> dict[str, Any]:
-    """Give BPS settings in which some tasks ask for more memory, and the clusters that they are in.
-
-    Parameters
-    ----------
-    bps
-        BPS settings.
-    memory_mb
-        By task label.
-    """
-    pipetasks = {label: dict(settings) for label, settings in bps.get("pipetask", {}).items()}
-    clusters = {label: dict(settings) for label, settings in bps.get("cluster", {}).items()}
-    for task, asked in memory_mb.items():
-        pipetasks.setdefault(task, {})["requestMemory"] = asked
-        for label, settings in _clusters_with(bps, task):
-            if "requestMemory" in settings:
-                clusters[label]["requestMemory"] = max(asked, int(clusters[label]["requestMemory"]))
-    changed: dict[str, Any] = dict(bps)
-    if pipetasks:
-        changed["pipetask"] = pipetasks
-    if clusters:
-        changed["cluster"] = clusters
-    return changed
-
-
-def _clusters_with(bps: Mapping[str, Any], task: str) -> list[tuple[str, Mapping[str, Any]]]:
-    return [
-        (label, settings)
-        for label, settings in bps.get("cluster", {}).items()
-        if task in re.split(r"\s*,\s*", settings.get("pipetasks", ""))
-    ]
 
 
 def is_rescue_due(judgements: Sequence[Judgement], outcome: Outcome) -> bool:

@@ -186,7 +186,7 @@ def decide(
     attempt
         The submission in which it failed, counted from 1 by those that have tried it.
     memory_mb
-        What its job asked for.
+        The most that its jobs have asked for.
     limit_mb
         The most that a job may ask for at this site.
     """

@@ -11,16 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from launchers.causes import describe
-from launchers.outcome import DatasetCount, Judgement, Outcome, Quantum, QuantumFailure, TaskOutcome, quantum_of
+from launchers.outcome import LOST, DatasetCount, Judgement, Outcome, Quantum, QuantumFailure, TaskOutcome, quantum_of
 from launchers.policies import (
     cases_of,
     combine,
     is_rescue_due,
     judge,
     judgements_from,
-    memory_of,
     rescue_of,
-    with_memory,
 )
 from launchers.rescue import not_tried, of_causes
 from launchers.submission import StepRequest, SubmissionKey
@@ -98,28 +96,6 @@ def test_more_memory_goes_to_the_task_that_needs_it() -> None:
     assert rescue.bps["requestMemory"] == 2048
 
 
-def test_a_cluster_that_says_its_own_memory_gets_more_of_it() -> None:
-    bps = {"cluster": {"visit": {"pipetasks": "isr, calibrate", "requestMemory": 3000}, "other": {"pipetasks": "x"}}}
-    changed = with_memory(bps, {"isr": 6000})
-    assert changed["cluster"]["visit"]["requestMemory"] == 6000
-    assert changed["cluster"]["other"] == {"pipetasks": "x"}
-    assert bps["cluster"]["visit"]["requestMemory"] == 3000
-
-
-@pytest.mark.parametrize(
-    ("bps", "memory"),
-    [
-        ({}, 2048),
-        ({"requestMemory": 4000}, 4000),
-        ({"requestMemory": 4000, "computeSite": "L", "site": {"L": {"requestMemory": 5000}}}, 5000),
-        ({"requestMemory": 4000, "pipetask": {"isr": {"requestMemory": 6000}}}, 6000),
-        ({"pipetask": {"isr": {"requestMemory": 6}}, "cluster": {"c": {"pipetasks": "isr", "requestMemory": 9}}}, 9),
-    ],
-)
-def test_the_memory_asked_for_is_read_where_bps_reads_it(bps: dict, memory: int) -> None:
-    assert memory_of(bps, "isr") == memory
-
-
 def test_exit_codes_are_those_of_the_tasks_own_jobs_else_of_all() -> None:
     rules = [FailurePolicy(name="killed", exit_codes=(137,), action=Action.RETRY)]
     codes = {"isr": frozenset({1}), "coadd": frozenset({137})}
@@ -137,6 +113,38 @@ def test_each_quantum_has_its_own_attempts() -> None:
 def test_the_sites_largest_node_limits_memory() -> None:
     lost = failure(exception="MemoryError")
     (made,) = judge([], request(requestMemory=3000, memoryLimit=4000), [lost], {}, tried=ONCE)
+    assert made.decision.memory_mb == 4000
+
+
+GROWING = {"requestMemory": 4000, "memoryMultiplier": 2, "numberOfRetries": 3, "memoryLimit": 256_000}
+
+
+@pytest.mark.parametrize(
+    ("changes", "asked_mb"),
+    [
+        ({}, 64_000),
+        ({"message": "out of memory: its job was ended", "node": "n1"}, 64_000),
+        # Its batch system would have said so if it had been for its memory, and so does the quantum itself.
+        ({"node": "n1"}, 8000),
+        ({"exception": "MemoryError"}, 8000),
+    ],
+)
+def test_a_rescue_asks_for_more_memory_than_bps_has_tried(changes: dict, asked_mb: int) -> None:
+    lost = dataclasses.replace(failure(exception=LOST), **changes)
+    (made,) = judge([], request(**GROWING), [lost], {}, tried=ONCE)
+    assert made.decision == Decision(Action.MORE_MEMORY, made.decision.policy, asked_mb)
+
+
+def test_what_bps_has_tried_with_all_the_memory_there_is_gets_no_more() -> None:
+    (made,) = judge([], request(**GROWING | {"memoryLimit": 32_000}), [failure(exception=LOST)], {}, tried=ONCE)
+    assert made.decision.action is Action.IGNORE
+
+
+@pytest.mark.parametrize("key", ["requestMemoryMax", "memoryLimit"])
+def test_no_policy_asks_for_more_memory_than_a_task_may_have(key: str) -> None:
+    lost = failure(exception="MemoryError")
+    bps = {"requestMemory": 3000, "pipetask": {"isr": {"requestMemory": 3000, key: 4000}}}
+    (made,) = judge([], request(**bps), [lost], {}, tried=ONCE)
     assert made.decision.memory_mb == 4000
 
 
