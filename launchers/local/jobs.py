@@ -186,14 +186,10 @@ class Plan:
 
         Where the final job runs although there is more to come, the caller ends it.
         """
-        again = [
-            job
-            for job in self._jobs.values()
-            if job.state in {JobState.FAILED, JobState.PRUNED, JobState.DELETED}
-            or (job.is_final and job.state is JobState.SUCCEEDED)
-        ]
+        bad = {JobState.FAILED, JobState.PRUNED, JobState.DELETED}
+        again = [job for job in self._jobs.values() if job.state in bad]
         if any(not job.is_final for job in again):
-            early = {JobState.READY, JobState.RUNNING}
+            early = {JobState.READY, JobState.RUNNING, JobState.SUCCEEDED}
             again += [job for name in self._final if (job := self._jobs[name]).state in early]
         changed = [self._put(job.moved(JobState.UNREADY, attempt=0, exit_code=None)) for job in again]
         return changed + self.settle()

@@ -96,6 +96,8 @@ class LocalService(BaseWmsService):
         facts = {"cancel_requested": False, "submitted_at": time.time()}
         running = store.read_running()
         changed = plan.restart()
+        if plan.is_over and "ended_at" in store.read_facts():
+            return None, None, "the workflow has succeeded already"
         end_groups([process for job in changed if job.name in running and (process := running[job.name].process)])
         store.write_jobs(changed, facts)
         store.forget_fact("ended_at")

@@ -341,17 +341,15 @@ class Plan:
         return given_up
 
     def restart(self) -> list[int]:
-        """Do again what did not succeed, and the final job after it.
+        """Do again what did not succeed, and the final job after it; nothing where all has succeeded.
 
         Where Slurm has the final job although there is more to come, the caller cancels it.
         """
         again = self.in_state(JobState.FAILED, JobState.PRUNED, JobState.DELETED)
         is_more_to_come = any(not self.jobs[position].is_final for position in again)
-        for position in self._final:
-            state = self.jobs[position].state
-            is_early = is_more_to_come and state is not JobState.UNREADY
-            if position not in again and (is_early or state is JobState.SUCCEEDED):
-                again.append(position)
+        if is_more_to_come:
+            early = [position for position in self._final if self.jobs[position].state is not JobState.UNREADY]
+            again += [position for position in early if position not in again]
         fresh: dict[str, Any] = {"element": None, "is_parked": False, "retries": 0, "exit_code": None, "ending": None}
         for position in again:
             self._put(position, self.jobs[position].moved(JobState.UNREADY, **fresh))

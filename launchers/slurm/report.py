@@ -15,7 +15,7 @@ from typing import Any
 from lsst.ctrl.bps import WmsJobReport, WmsRunReport, WmsSpecificInfo, WmsStates
 
 from launchers.slurm.dispatcher import dispatchers, kept_waiting
-from launchers.slurm.ends import Ending
+from launchers.slurm.ends import KILLED, Ending
 from launchers.slurm.jobs import Job, JobState, Plan
 from launchers.slurm.queue import Queue
 
@@ -122,7 +122,7 @@ def report_of(seen: Standing) -> WmsRunReport:
     for job, state in zip(jobs, seen.states, strict=True):
         by_label[job.label][state] += 1
         if state is WmsStates.FAILED:
-            codes[job.label].append(job.exit_code or 1)
+            codes[job.label].append(KILLED if job.exit_code is None else job.exit_code)
     total = sum(by_label.values(), Counter())
     return WmsRunReport(
         wms_id=str(seen.submit_path),

@@ -103,11 +103,13 @@ class SlurmService(BaseWmsService):
         if not _is_over(store) and folder in dispatchers(_queue(slurm, store)):
             return None, None, "the workflow still runs; cancel it first"
         with _writing(store):
-            store.forget_cancelling()
-            store.write_environment()
             plan, facts = store.read()
             last = {n: job.element for n, job in enumerate(plan.jobs) if job.is_final and job.is_in_slurm}
             changed = plan.restart()
+            if plan.is_over and facts.get("ended_at"):
+                return None, None, "the workflow has succeeded already"
+            store.forget_cancelling()
+            store.write_environment()
             slurm.cancel_elements(element for n, element in last.items() if element and not plan.jobs[n].is_in_slurm)
             store.write(plan, changed, ended_at=None, submitting_at=time.time())
             _patiently(lambda: _have_dispatcher(slurm, store, _queue(slurm, store)))

@@ -169,6 +169,16 @@ def test_a_final_job_that_came_too_early_waits_for_what_is_done_again(runs):
     assert states(plan) == {"a": "READY", "final": "UNREADY"}
 
 
+def test_nothing_is_done_again_of_what_has_succeeded():
+    plan = Plan([Job("a", "a"), Job("final", "finalJob", is_final=True)])
+    plan.settle()
+    run(plan, "a")
+    run(plan, "final")
+
+    assert plan.restart() == []
+    assert plan.is_over
+
+
 def test_a_final_job_that_runs_goes_on_where_nothing_is_done_again():
     plan = Plan([Job("a", "a"), Job("final", "finalJob", is_final=True)])
     plan.settle()

@@ -253,6 +253,16 @@ def test_a_final_job_that_came_too_early_waits_for_what_is_done_again(far):
     assert not plan.jobs[1].is_in_slurm
 
 
+def test_nothing_is_done_again_of_what_has_succeeded():
+    plan = Plan([Job("a", "j"), Job("final", "finalJob", is_final=True)], [Request("j"), Request("finalJob")])
+    plan.settle()
+    run(plan, A)
+    run(plan, 1)
+
+    assert plan.restart() == []
+    assert plan.is_over
+
+
 def test_a_final_job_that_runs_goes_on_where_nothing_is_done_again():
     plan = Plan([Job("a", "j"), Job("final", "finalJob", is_final=True)], [Request("j"), Request("finalJob")])
     plan.settle()

@@ -180,6 +180,12 @@ def test_the_report_satisfies_bps():
     ]
 
 
+def test_a_job_that_slurm_never_took_has_no_error_of_its_payload():
+    report = report_of(seen(plan(job("isr1", JobState.FAILED, ending=Ending.REFUSED)), OVER))
+
+    assert report.exit_code_summary == {"isr": [137]}
+
+
 def test_what_keeps_slurm_from_going_on_is_in_the_report():
     report = report_of(seen(plan(job("isr1", JobState.READY)), {**SUBMITTED, "trouble": "Slurm refuses: no"}, queue()))
 

@@ -379,3 +379,21 @@ def test_a_record_that_cannot_be_read_hides_no_other_workflow(slurm, generic, tm
     assert str(tmp_path / "sound") in service.list_submitted_jobs()
     with pytest.raises(OperatorError, match="cannot be read"):
         service.get_status(str(tmp_path / "spoilt"))
+
+
+def test_what_has_succeeded_is_not_restarted(slurm, workflow):
+    SlurmService({}).submit(workflow)
+    store = JobStore(Path(slurm.folder))
+    conductor = Conductor(store, slurm)
+    while not conductor.is_over:
+        for each in slurm.queue().elements.values():
+            if each.reason != "JobHeldUser":
+                slurm.put(each.element, "COMPLETED")
+        conductor.reconcile(slurm.queue())
+        conductor.act()
+    calls = len(slurm.submissions)
+
+    assert SlurmService({}).restart(slurm.folder) == (None, None, "the workflow has succeeded already")
+
+    assert SlurmService({}).get_status(slurm.folder)[0] is WmsStates.SUCCEEDED
+    assert len(slurm.submissions) == calls
