@@ -11,19 +11,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from functools import reduce
 from typing import Self
 
-from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
-from resources.errors import OperatorError, Retriable
+from resources.errors import OperatorError
 from resources.kafka import LastError, bootstrap_address, make_admin, make_consumer
-from resources.refusals import explain
+from resources.refusals import explain, most_telling
 from resources.site import KafkaSettings
 
 COMMIT_PAUSE_S = 300.0
 """So long no offsets of the group are written after it couldn't be done."""
 
-_COMMIT_TIMEOUT_S = 5.0
+_EVENTS = 100
 
 Place = tuple[str, int]
 """Topic and number of a partition, as Kafka's messages name it."""
@@ -50,7 +51,7 @@ class Connection:
         self._address = bootstrap_address(kafka)
         self._errors = LastError()
         self._next: dict[Place, int] = {}
-        self._group = group
+        self._group_refused: KafkaError | None = None
         self._uncommitted = ""
         self._commits_again_at = 0.0
         self.consumer = make_consumer(kafka, group, self._errors)
@@ -93,7 +94,7 @@ class Connection:
         self._next = dict(positions)
 
     def bear(self, error: KafkaError) -> None:
-        """Go on after a trouble of the consumer itself that keeps us from nothing but writing offsets.
+        """Take note of a trouble of the consumer itself, and go on if it keeps us from nothing but writing offsets.
 
         Raises
         ------
@@ -102,12 +103,12 @@ class Connection:
         """
         if error.code() != KafkaError.GROUP_AUTHORIZATION_FAILED:
             raise KafkaException(error)
+        self._group_refused = error
 
     def commit(self, offsets: Sequence[TopicPartition]) -> str:
         """Write the group's offsets; returns why that can't be done, or nothing.
 
-        Only displays need them. Where a group can't be had, nobody may answer for it: so it isn't asked for again
-        for a while.
+        Only displays need them, and a group that can't be had takes seconds: it isn't asked for again for a while.
         """
         if time.monotonic() >= self._commits_again_at:
             self._uncommitted = self._try_to_commit(offsets)
@@ -116,19 +117,15 @@ class Connection:
         return self._uncommitted
 
     def _try_to_commit(self, offsets: Sequence[TopicPartition]) -> str:
-        # The consumer's own commit would wait for the group's coordinator for most of a minute.
-        wanted = ConsumerGroupTopicPartitions(self._group, list(offsets))
-        [answer] = self.admin.alter_consumer_group_offsets([wanted], request_timeout=_COMMIT_TIMEOUT_S).values()
-        try:
-            troubles = [each.error for each in answer.result().topic_partitions if each.error]
-        except KafkaException as error:
-            troubles = [error.args[0]]
-        if not troubles:
-            return ""
-        if troubles[0].code() == KafkaError._TIMED_OUT:
-            mend = "does it have its topic __consumer_offsets? see offsets.topic.replication.factor"
-            return str(Retriable("Kafka: no broker answers for the group", self._address, mend))
-        return str(explain(troubles[0], self._address, self._errors.tls))
+        trouble, self._group_refused = self._group_refused, None
+        if trouble is None:
+            try:
+                self.consumer.commit(offsets=list(offsets), asynchronous=False)
+            except KafkaException as error:
+                met = (message.error() for message in self.consumer.consume(_EVENTS, timeout=0))
+                trouble = reduce(most_telling, filter(None, met), error.args[0])
+                self._next = {}  # it may have taken messages that nobody has seen
+        return "" if trouble is None else str(explain(trouble, self._address, self._errors.tls))
 
     def is_well(self) -> None:
         """Take note that Kafka answers: what went wrong before explains nothing that goes wrong from now on."""

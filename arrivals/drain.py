@@ -263,8 +263,8 @@ class _Reading:
             self._told_to_begin = self._connection.read_from(self._begins)
             self._read()
             self._tell_of_unreadable()
-            self._commit()
             self._connection.reached({place: span.position for place, span in self._spans.items()})
+            self._commit()
         return DrainResult(
             rows=self._rows,
             events=self._events,

@@ -21,6 +21,8 @@ from resources.tls import check_files
 
 _EVENTS = 100
 _GROUP_TIMEOUT_S = 3.0
+_GROUP_PATIENCE_MS = 5_000
+"""How long a commit waits for somebody who answers for the group, which nobody joins."""
 
 
 @dataclass
@@ -109,6 +111,7 @@ def make_consumer(settings: KafkaSettings, group: str, errors: LastError) -> Con
         errors,
         {
             "group.id": group,
+            "session.timeout.ms": _GROUP_PATIENCE_MS,
             "enable.auto.commit": False,
             "enable.auto.offset.store": False,
             "auto.offset.reset": "error",

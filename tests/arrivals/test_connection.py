@@ -1,6 +1,5 @@
 """The connection writes the group's offsets for displays, and lets no drain wait for what only displays need."""
 
-from concurrent.futures import Future
 from types import SimpleNamespace
 
 import pytest
@@ -14,20 +13,19 @@ READ = [TopicPartition("SITE-raw", 0, 7)]
 
 
 class Answering:
-    """An admin client of a cluster that answers so, whatever it is asked to write."""
+    """A consumer of a cluster that answers so, whatever is to be written."""
 
-    def __init__(self, error: KafkaError | None) -> None:
+    def __init__(self, error: int = 0) -> None:
         self.error = error
-        self.asked: list[float] = []
+        self.asked = 0
 
-    def alter_consumer_group_offsets(self, wanted, request_timeout):
-        self.asked.append(request_timeout)
-        answer: Future = Future()
-        if self.error is None:
-            answer.set_result(SimpleNamespace(topic_partitions=wanted[0].topic_partitions))
-        else:
-            answer.set_exception(KafkaException(self.error))
-        return {"group": answer}
+    def commit(self, offsets, asynchronous):
+        self.asked += 1
+        if self.error:
+            raise KafkaException(KafkaError(self.error))
+
+    def consume(self, number, timeout):
+        return []
 
 
 @pytest.fixture
@@ -38,29 +36,32 @@ def clock(monkeypatch):
 
 
 @pytest.fixture
-def connection():
-    with Connection(KafkaSettings(bootstrap="127.0.0.1:9"), "drp-arrivals") as connection:
+def connection(monkeypatch):
+    with (
+        Connection(KafkaSettings(bootstrap="127.0.0.1:9"), "drp-arrivals") as connection,
+        monkeypatch.context() as patch,
+    ):
+        patch.setattr(connection, "consumer", Answering())
         yield connection
 
 
-def test_a_group_for_which_nobody_answers_is_asked_for_seldom_and_shortly(connection, clock):
-    connection.admin = Answering(KafkaError(KafkaError._TIMED_OUT))
+def test_a_group_for_which_nobody_answers_is_asked_for_seldom(connection, clock):
+    connection.consumer.error = KafkaError._WAIT_COORD
 
     first, second = connection.commit(READ), connection.commit(READ)
     clock.now += COMMIT_PAUSE_S
     connection.commit(READ)
 
     assert first == second
-    assert first.startswith("127.0.0.1:9: Kafka: no broker answers for the group; does it have its topic __consumer_")
-    assert len(connection.admin.asked) == 2
-    assert max(connection.admin.asked) <= 5
+    assert first.startswith("127.0.0.1:9: Kafka: no broker answers for the group; can it make its topic __consumer_")
+    assert connection.consumer.asked == 2
 
 
 def test_a_group_that_can_be_had_again_is_no_trouble_any_more(connection, clock):
-    connection.admin = Answering(KafkaError(KafkaError.COORDINATOR_NOT_AVAILABLE))
+    connection.consumer.error = KafkaError._WAIT_COORD
     assert connection.commit(READ)
 
-    connection.admin = Answering(None)
+    connection.consumer.error = 0
     clock.now += COMMIT_PAUSE_S
 
     assert connection.commit(READ) == ""
