@@ -21,6 +21,7 @@ from lsst.ctrl.bps import BaseWmsWorkflow, BpsConfig, GenericWorkflow, GenericWo
 
 from launchers.generic_jobs import FlatJob, final_job, flat_jobs, number, programs_first, script_lines
 from launchers.slurm.commands import user_name
+from launchers.slurm.dispatcher import NOTICE_S
 from launchers.slurm.jobs import Job, Plan, Request
 from launchers.slurm.store import JobStore
 from resources.errors import Rejected, SiteFault
@@ -314,6 +315,12 @@ def _dispatcher_request(config: BpsConfig, plan: Plan) -> dict[str, Any]:
             f"unknown settings {', '.join(sorted(section))}",
             DISPATCHER,
             "requestMemory, requestWalltime, queue, accountingGroup, profile are known",
+        )
+    if 0 < walltime_min * 60 <= NOTICE_S:
+        raise Rejected(
+            f"{walltime_min:g} minutes are too few: a dispatcher leaves {NOTICE_S // 60} minutes before its time is over",
+            DISPATCHER,
+            "raise requestWalltime",
         )
     return {
         "label": DISPATCHER,

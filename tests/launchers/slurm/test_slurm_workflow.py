@@ -271,6 +271,8 @@ def test_the_dispatcher_goes_where_the_jobs_go_unless_it_is_told_otherwise():
     own = {"profile": {"slurm": {"reservation": "service", "exclusive": False}}}
     asked_for = ("--account=lsst", "--partition=long", "--qos=drp", "--reservation=service")
     assert asked(site=site, slurmDispatcher=own).options == asked_for
+    with pytest.raises(Rejected, match="slurmDispatcher: 4 minutes are too few"):
+        asked(slurmDispatcher={"requestWalltime": 4})
     with pytest.raises(Rejected, match="a profile can't set mem"):
         asked(slurmDispatcher={"profile": {"slurm": {"mem": 1}}})
     with pytest.raises(Rejected, match="slurmDispatcher: unknown settings nonsense"):
