@@ -22,9 +22,12 @@ _ENVIRONMENT_REFERENCE = re.compile(r"\$\{(\w+)\}")
 
 
 class Document(BaseModel):
-    """A part of a file that people write: unknown keys are errors, values don't change after reading."""
+    """A part of a file that people write: unknown keys are errors, values don't change after reading.
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    What was read in place of a ``${NAME}`` is a secret: no error shows it.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
 
 def read_document[D: Document](path: Path, model: type[D]) -> D:
@@ -45,11 +48,10 @@ def read_document[D: Document](path: Path, model: type[D]) -> D:
     content = read_yaml(path)
     if not isinstance(content, dict):
         raise Rejected("holds no keys", str(path), f"it needs at least {', '.join(_required(model))}")
-    content = _expand(content, path)
     try:
-        return model.model_validate(content)
+        return model.model_validate(_expand(content, path))
     except ValidationError as error:
-        raise _first_line(path, model, error) from error
+        raise _first_line(path, model, error, content) from error
 
 
 def read_yaml(path: Path) -> Any:
@@ -118,7 +120,17 @@ def _model_at(model: type[BaseModel], path: tuple[int | str, ...]) -> type[BaseM
     return model
 
 
-def _first_line(path: Path, model: type[BaseModel], error: ValidationError) -> Rejected:
+def _as_written(content: Any, path: tuple[int | str, ...]) -> Any:
+    """Follow a key's path into what the file says, as far as it goes there."""
+    for part in path:
+        try:
+            content = content[part]
+        except (LookupError, TypeError):
+            break
+    return content
+
+
+def _first_line(path: Path, model: type[BaseModel], error: ValidationError, content: Any) -> Rejected:
     problems = error.errors()
     # An unknown key usually is the misspelling of one that is missing: say that one first.
     problem = next((p for p in problems if p["type"] == "extra_forbidden"), problems[0])
@@ -131,4 +143,5 @@ def _first_line(path: Path, model: type[BaseModel], error: ValidationError) -> R
         return Rejected("unknown key", where, f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}")
     if problem["type"] == "missing":
         return Rejected("missing key", where, "add it")
-    return Rejected(f"{problem['msg'][0].lower()}{problem['msg'][1:]} (got {problem['input']!r})", where, "correct it")
+    what = f"{problem['msg'][0].lower()}{problem['msg'][1:]} (got {_as_written(content, location)!r})"
+    return Rejected(what, where, "correct it")

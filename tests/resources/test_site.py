@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import traceback
 from pathlib import Path
 
 import pytest
+import yaml
 
 from resources.errors import Rejected
 from resources.site import read_site
@@ -53,3 +55,20 @@ def test_wrong_profile_is_one_line_that_names_the_key(tmp_path: Path, old: str, 
         read_site(path)
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.usefixtures("state")
+def test_a_secret_from_the_environment_is_shown_as_the_file_has_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LEDGER_PASSWORD", "s3cr3t")
+    profile = yaml.safe_load(LAPTOP.read_text())
+    profile["ledger"] = {"url": "postgresql+psycopg://drp:${LEDGER_PASSWORD}@db/ledger"}
+    path = tmp_path / "site.yaml"
+    path.write_text(yaml.safe_dump(profile))
+
+    with pytest.raises(Rejected) as caught:
+        read_site(path)
+
+    assert "(got {'url': 'postgresql+psycopg://drp:${LEDGER_PASSWORD}@db/ledger'})" in str(caught.value)
+    assert "s3cr3t" not in "".join(traceback.format_exception(caught.value))
