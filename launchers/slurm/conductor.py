@@ -96,11 +96,15 @@ class Conductor:
 
     def look(self) -> None:
         """Take note of the jobs that have ended well, and of those that have to be asked for."""
-        if not self._record.store.has_new_marks():
-            return
+        if self._record.store.has_new_marks():
+            self._record.write(self._take_marks())
+
+    def _take_marks(self) -> list[int]:
         changed: list[int] = []
         for element, mark in self._record.store.new_marks().items():
             position = self._record.positions.get(element)
+            if position is not None and element in self.plan.jobs[position].silent:
+                changed += self.plan.told(position, element, mark)
             if position is None or self.plan.jobs[position].element != element:
                 continue
             changed += self._as_released(position)
@@ -110,7 +114,7 @@ class Conductor:
                 changed += self.plan.ended(position, End(Ending.SUCCEEDED, 0, mark))
             else:
                 self._marks[element] = mark
-        self._record.write(changed)
+        return changed
 
     def reconcile(self, queue: Queue) -> None:
         """Take note of what Slurm says.
@@ -122,12 +126,19 @@ class Conductor:
         """
         ours = queue.of_folder(self._record.folder)
         changed = self.submissions.heard(queue)
-        missing = []
+        heard: dict[int, Queued | None] = {}
         for position, job in enumerate(self.plan.jobs):
-            if job.element is None or job.state.is_over or not job.is_in_slurm:
+            if job.element is not None and job.is_in_slurm and not job.state.is_over:
+                queued = queue.elements.get(job.element)
+                heard[position] = queued if queued and self.submissions.is_of(position, queued) else None
+        if any(queued is None or queued.is_over for queued in heard.values()):
+            # What they left behind says more than Slurm; a folder's time comes late over a network.
+            changed += self._take_marks()
+        missing = []
+        for position, queued in heard.items():
+            if self.plan.jobs[position].state.is_over:
                 continue
-            queued = queue.elements.get(job.element)
-            if queued is None or not self.submissions.is_of(position, queued):
+            if queued is None:
                 missing.append(position)
                 continue
             self._missing_since.pop(position, None)
@@ -295,11 +306,7 @@ class Conductor:
     def _finish(self) -> None:
         """Write down that the workflow is over, with what accounting knows of jobs that could say nothing."""
         self._slurm.cancel_elements(job.element for job in self.plan.jobs if job.element and job.is_parked)
-        unknown = {
-            job.element: position
-            for position, job in enumerate(self.plan.jobs)
-            if job.element and job.ending is not None and not job.usage.cpu_s
-        }
+        unknown = {element: position for position, job in enumerate(self.plan.jobs) for element in job.vague}
         try:
             accounts = self._slurm.accounts(_names(unknown))
         except OperatorError:
@@ -307,7 +314,7 @@ class Conductor:
         changed: list[int] = []
         for element, account in accounts.items():
             if element in unknown:
-                changed += self.plan.used(unknown[element], account.usage)
+                changed += self.plan.accounted(unknown[element], element, account.usage)
         self._record.write(changed)
         self._record.note(ended_at=time.time(), trouble="")
         self._record.store.forget_environment()

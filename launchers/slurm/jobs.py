@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Self
 
-from launchers.slurm.ends import NO_USAGE, End, Ending, Usage, memory_mb
+from launchers.slurm.ends import NO_USAGE, End, Ending, Mark, Usage, memory_mb
 
 
 class JobState(Enum):
@@ -166,6 +166,8 @@ class Job:
         Of all attempts together: the time summed up, the memory of the largest.
     quanta, quanta_failed
         How many quanta it says it has executed.
+    silent
+        Attempts that left nothing behind, so that accounting alone knows what they took.
     """
 
     name: str
@@ -187,11 +189,18 @@ class Job:
     usage: Usage = NO_USAGE
     quanta: int = 0
     quanta_failed: int = 0
+    silent: tuple[Element, ...] = ()
 
     @property
     def is_in_slurm(self) -> bool:
         """Whether Slurm has it, held for its parents or not."""
         return self.is_parked or self.state.is_with_slurm
+
+    @property
+    def vague(self) -> tuple[Element, ...]:
+        """Attempts of which it isn't known what they took of processors and memory."""
+        is_known = self.ending is None or (self.usage.cpu_s and self.usage.memory_mb)
+        return self.silent if self.element is None or is_known else (*self.silent, self.element)
 
     def moved(self, state: JobState, **changes: Any) -> Job:
         """Return the job in another state.
@@ -302,6 +311,8 @@ class Plan:
         if end.mark is not None:
             changes |= {"quanta": end.mark.quanta, "quanta_failed": end.mark.quanta_failed}
             changes["usage"] = _summed(job.usage, end.mark.usage)
+        elif job.element is not None:
+            changes["silent"] = (*job.silent, job.element)
         if end.ending is Ending.SUCCEEDED:
             changed = self._put(position, job.moved(JobState.SUCCEEDED, **changes))
         elif may_retry(job, request, end) and (job.is_final or not self.is_aborted):
@@ -328,10 +339,27 @@ class Plan:
         return changed + self._look_at([*self._children[position], *self._final])
 
     def used(self, position: int, usage: Usage) -> list[int]:
-        """Note what accounting knows of a job that left nothing behind."""
+        """Note what is known of an attempt that left nothing behind."""
         job = self.jobs[position]
         self.jobs[position] = dataclasses.replace(job, usage=_summed(job.usage, usage))
         return [position]
+
+    def accounted(self, position: int, element: Element, usage: Usage) -> list[int]:
+        """Note what accounting knows of an attempt: all of a silent one, of others what they could not say."""
+        job = self.jobs[position]
+        if element not in job.silent and job.usage.cpu_s:
+            usage = dataclasses.replace(usage, cpu_s=0.0)
+        silent = tuple(each for each in job.silent if each != element)
+        self.jobs[position] = dataclasses.replace(job, silent=silent)
+        return self.used(position, usage)
+
+    def told(self, position: int, element: Element, mark: Mark) -> list[int]:
+        """Note what an attempt has left behind that was taken for silent."""
+        changed = self.accounted(position, element, mark.usage)
+        job = self.jobs[position]
+        if job.element == element:
+            self.jobs[position] = dataclasses.replace(job, quanta=mark.quanta, quanta_failed=mark.quanta_failed)
+        return changed
 
     def cancel(self) -> list[int]:
         """Give up everything that is not over; the caller cancels it in Slurm."""

@@ -308,11 +308,12 @@ def _progress(job: Job) -> list[Any]:
         usage,
         job.quanta,
         job.quanta_failed,
+        [str(element) for element in job.silent],
     ]
 
 
 def _changed(job: Job, values: list[Any]) -> Job:
-    state, element, parked, attempt, retries, out_of_memory, code, ending, usage, quanta, failed = values
+    state, element, parked, attempt, retries, out_of_memory, code, ending, usage, quanta, failed, silent = values
     return Job(
         job.name,
         job.label,
@@ -333,6 +334,7 @@ def _changed(job: Job, values: list[Any]) -> Job:
         Usage(*usage),
         quanta,
         failed,
+        tuple(Element.parse(each) for each in silent),
     )
 
 

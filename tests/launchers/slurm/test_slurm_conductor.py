@@ -201,6 +201,69 @@ def test_the_node_of_a_job_that_was_killed_is_what_the_queue_says_and_accounting
     assert w.store.read()[0].jobs[0].usage == Usage(60.0, 500.0, "n3")
 
 
+@pytest.mark.parametrize("is_hidden", [True, False])
+def test_what_a_job_left_behind_counts_although_slurm_said_first_that_it_was_over(world, monkeypatch, is_hidden):
+    w = world()
+    w.park()
+    monkeypatch.setattr(JobStore, "has_new_marks", lambda _: not is_hidden)
+    if not is_hidden:
+        w.slurm.put(w.element("a"), "COMPLETED", node="n1")
+        w.turn()
+    w.end("a", 0)
+
+    w.turn()
+
+    assert w.store.read()[0].jobs[0].usage == Usage(1.5, 1.0, "n1")
+    w.turn(w.successor())
+    assert w.store.read()[0].jobs[0].usage == Usage(1.5, 1.0, "n1")
+
+
+def test_what_a_job_left_behind_counts_although_slurm_has_forgotten_it(world, monkeypatch):
+    monkeypatch.setattr(conductor_module, "_MISSING_S", 0.0)
+    monkeypatch.setattr(JobStore, "has_new_marks", lambda _: False)
+    w = world()
+    w.park()
+    w.end("a", 0)
+    del w.slurm.elements[w.element("a")]
+
+    w.turn()
+
+    assert (w.states["a"], w.conductor.plan.jobs[0].usage.cpu_s) == ("SUCCEEDED", 1.5)
+
+
+@pytest.mark.parametrize("dies", [True, False])
+def test_accounting_tells_what_attempts_took_that_were_killed_and_tried_again(world, dies):
+    w = world([Job("a", "j"), Job("final", "j", place=1, is_final=True)])
+    w.park()
+    killed = w.element("a")
+    w.end("a", None, "OUT_OF_MEMORY")
+    w.slurm.accounted[killed] = Accounted("OUT_OF_MEMORY", 0, Usage(36000.0, 100.0, "n1"))
+    w.turn()
+    if dies:
+        w.conductor = w.successor()
+    w.end("a", 0)
+    w.turn()
+    w.end("final", 0)
+    w.turn()
+
+    assert w.conductor.is_over
+    assert w.store.read()[0].jobs[0].usage == Usage(36001.5, 100.0, "n1")
+
+
+def test_accounting_tells_the_memory_that_a_job_could_not_see(world):
+    w = world([Job("a", "j")])
+    w.park()
+    w.end("a", 0)
+    mark = w.store.submit_path / "ended" / f"{w.element('a')}.0"
+    mark.write_text(mark.read_text().replace("memory 1048576", "memory 0"))
+    w.slurm.accounted[w.element("a")] = Accounted("COMPLETED", 0, Usage(2.0, 900.0, "n1"))
+
+    w.turn()
+
+    assert w.conductor.is_over
+    assert w.store.read()[0].jobs[0].usage == Usage(1.5, 900.0, "n1")
+
+
 def test_a_block_larger_than_an_array_is_several(world):
     FakeSlurmSmall = type("FakeSlurmSmall", (FakeSlurm,), {"array_size": 3})
     w = world([Job(f"j{n}", "j", place=n) for n in range(7)])
