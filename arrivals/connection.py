@@ -25,6 +25,10 @@ COMMIT_PAUSE_S = 300.0
 """So long no offsets of the group are written after it couldn't be done."""
 
 _EVENTS = 100
+_START_TIMEOUT_S = 10.0
+_POLL_S = 0.01
+_STARTING = frozenset({KafkaError._STATE, KafkaError._PREV_IN_PROGRESS})
+"""What librdkafka says of a partition that it begins to read, or stops reading to begin anew elsewhere."""
 
 Place = tuple[str, int]
 """Topic and number of a partition, as Kafka's messages name it."""
@@ -75,8 +79,15 @@ class Connection:
         """Whether one that is made now would be no different: same address, same certificates."""
         return self._made_of == _ingredients(kafka)
 
-    def read_from(self, positions: Mapping[Place, int]) -> bool:
+    def read_from(self, positions: Mapping[Place, int], leader_epochs: Mapping[Place, int]) -> bool:
         """Have the consumer give these partitions from these offsets on.
+
+        Parameters
+        ----------
+        positions
+            The next offset of each partition.
+        leader_epochs
+            The epoch of the message before it, where that is known: then Kafka refuses to go on after another one.
 
         Returns
         -------
@@ -86,8 +97,21 @@ class Connection:
         if self._next == positions:
             return False
         self.consumer.assign([TopicPartition(*place, offset) for place, offset in positions.items()])
+        for place, epoch in leader_epochs.items():
+            self._seek(TopicPartition(*place, positions[place], leader_epoch=epoch))
         self._next = dict(positions)
         return True
+
+    def _seek(self, position: TopicPartition) -> None:
+        """Have Kafka asked for the epoch, which it isn't at an assignment if librdkafka knows the partition already."""
+        deadline = time.monotonic() + _START_TIMEOUT_S
+        while True:
+            try:
+                return self.consumer.seek(position)
+            except KafkaException as error:
+                if error.args[0].code() not in _STARTING or time.monotonic() > deadline:
+                    raise
+            time.sleep(_POLL_S)
 
     def reached(self, positions: Mapping[Place, int]) -> None:
         """Take note of how far the consumer has been read."""

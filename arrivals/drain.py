@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Self
 
@@ -24,7 +24,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
 from arrivals.connection import Connection, Place
 from arrivals.garbage import only_new_objects_collected
 from arrivals.ledger import Ledger
-from arrivals.positions import Outlook, Span, look, topic_pattern
+from arrivals.positions import Outlook, Span, look, look_again, topic_pattern
 from arrivals.reception import receive
 from arrivals.records import Partition, Reception, Recorded
 from resources.site import ArrivalSettings, KafkaSettings
@@ -237,7 +237,7 @@ class _Reading:
         writer: Executor,
     ) -> None:
         self._connection = connection
-        self._spans = outlook.spans
+        self._spans = dict(outlook.spans)
         self._expired = 0
         self._unrecorded_gaps = outlook.expired_before
         self._notices = list(outlook.notices)
@@ -251,6 +251,7 @@ class _Reading:
         self._began = began
         self._writer = writer
         self._recording: Future[Recorded] | None = None
+        self._refused: list[Span] = []
         self._unreadable: dict[Place, KafkaError] = {}
         self._told_to_begin = False
         self._rows = 0
@@ -260,8 +261,11 @@ class _Reading:
 
     def run(self) -> DrainResult:
         if not self._is_empty:
-            self._told_to_begin = self._connection.read_from(self._begins)
+            known = ((place, span.partition.leader_epoch) for place, span in self._spans.items())
+            leader_epochs = {place: epoch for place, epoch in known if epoch is not None}
+            self._told_to_begin = self._connection.read_from(self._begins, leader_epochs)
             self._read()
+            self._look_again()
             self._tell_of_unreadable()
             self._connection.reached({place: span.position for place, span in self._spans.items()})
             self._commit()
@@ -319,6 +323,7 @@ class _Reading:
             batch.receptions.append(receive(span.partition, offset, value, now, tolerance_s))
             batch.size += len(value or b"")
             span.position = offset + 1
+            span.leader_epoch = message.leader_epoch()
             span.done = span.position >= span.end
         return len(batch.receptions) - before
 
@@ -328,16 +333,27 @@ class _Reading:
             # A consumer that goes on where it was may tell of an end that is none any more.
             if not self._told_to_begin and offset < span.end:
                 return
-            span.position = max(span.position, offset)
+            if offset > span.position:  # what is skipped may be of a later epoch
+                span.position, span.leader_epoch = offset, None
         elif error.code() == KafkaError._AUTO_OFFSET_RESET:
-            # It was there a moment ago: the next drain finds out what Kafka has instead, and counts what is lost.
-            place = f"{span.partition.topic}[{span.partition.number}]"
-            self._notices.append(f"{place}: offset {span.position:,} has gone while it was to be read")
+            self._refused.append(span)
             self.may_go_on = False
         else:
             self._unreadable[span.partition.topic, span.partition.number] = error
             self.may_go_on = False
         span.done = True
+
+    def _look_again(self) -> None:
+        """Have the ledger know what there is instead of what Kafka refused; the next drain reads it."""
+        if not self._refused:
+            return
+        outlook = look_again(self._connection, self._refused, _METADATA_TIMEOUT_S)
+        self._spans |= outlook.spans
+        self._recorded |= dict.fromkeys(outlook.spans)
+        self._unrecorded_gaps = outlook.expired_before
+        self._notices += outlook.notices
+        self._record(_Batch())
+        self._await_recording()
 
     def _tell_of_unreadable(self) -> None:
         """Say of which partitions Kafka gives nothing; that it gives nothing of any is an error."""
@@ -356,7 +372,8 @@ class _Reading:
         offsets: dict[Partition, int] = {}
         for place, span in self._spans.items():
             if span.position != self._recorded[place]:
-                offsets[span.partition] = self._recorded[place] = span.position
+                self._recorded[place] = span.position
+                offsets[replace(span.partition, leader_epoch=span.leader_epoch)] = span.position
         if offsets:
             self._recording = self._writer.submit(
                 self._ledger.record_batch, batch.receptions, offsets, expired_before=gaps

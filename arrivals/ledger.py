@@ -114,8 +114,8 @@ class Ledger:
 
     def offsets(self, cluster: str) -> Mapping[Partition, int]:
         """The next offset to read of each partition of a cluster that was ever read, in its latest incarnation."""
-        columns = (OFFSETS.c.topic, OFFSETS.c.partition, OFFSETS.c.incarnation, OFFSETS.c.topic_id)
-        query = select(*columns, OFFSETS.c.next_offset).where(OFFSETS.c.cluster == cluster)
+        names = ("topic", "partition", "incarnation", "topic_id", "leader_epoch", "next_offset")
+        query = select(*(OFFSETS.c[name] for name in names)).where(OFFSETS.c.cluster == cluster)
         latest: dict[tuple[str, int], tuple[Partition, int]] = {}
         with self._reading() as connection:
             for *identity, next_offset in connection.execute(query.order_by(OFFSETS.c.incarnation)):

@@ -36,6 +36,8 @@ class Span:
         The next offset to read, and the one where it ended when it was looked at.
     is_news
         Whether the ledger has to be told of it even if nothing is read.
+    leader_epoch
+        The epoch of the message before the position; none if it isn't known, as before the first one is read.
     done
         Whether all up to there has been read.
     """
@@ -44,6 +46,7 @@ class Span:
     position: int
     end: int
     is_news: bool = False
+    leader_epoch: int | None = None
     done: bool = False
 
     @property
@@ -101,7 +104,9 @@ class Start:
     notice: str = ""
 
 
-def start_of(partition: Partition, known: tuple[Partition, int] | None, low: int, high: int) -> Start:
+def start_of(
+    partition: Partition, known: tuple[Partition, int] | None, low: int, high: int, *, refused: bool = False
+) -> Start:
     """Decide where to read a partition from.
 
     What doesn't go on where it was left is another log under the same name: it is read from its beginning, as a new
@@ -116,13 +121,16 @@ def start_of(partition: Partition, known: tuple[Partition, int] | None, low: int
         The partition as the ledger has it, and the next offset to read; none if it was never read.
     low, high
         The first offset in Kafka, and the one after the last.
+    refused
+        Whether Kafka wouldn't go on where it was left: either that offset isn't there, or what comes before it isn't
+        what was read.
     """
     if known is None:
         return Start(partition, low, is_new=True)
     before, offset = known
     name = f"{partition.topic}[{partition.number}]"
-    continued = replace(partition, incarnation=before.incarnation, topic_id=partition.topic_id or before.topic_id)
-    anew = replace(continued, incarnation=before.incarnation + 1)
+    again = replace(partition, topic_id=partition.topic_id or before.topic_id, leader_epoch=None)
+    continued, anew = (replace(again, incarnation=before.incarnation + more) for more in (0, 1))
     if partition.topic_id and before.topic_id and partition.topic_id != before.topic_id:
         notice = f"{name}: the topic was made anew under the same name; it is read from its start"
         return Start(anew, low, is_new=True, notice=notice)
@@ -135,7 +143,13 @@ def start_of(partition: Partition, known: tuple[Partition, int] | None, low: int
     if offset < low:
         notice = f"{name}: Kafka deleted {low - offset:,} messages before they were read; have them announced again"
         return Start(continued, low, expired=low - offset, notice=notice)
-    return Start(continued, offset)
+    if refused:
+        notice = (
+            f"{name}: was read up to {offset:,}, and has other messages before that: Kafka has lost messages that are "
+            "in the ledger; it is read from its start, and what comes again is recognised"
+        )
+        return Start(anew, low, is_new=True, notice=notice)
+    return Start(replace(continued, leader_epoch=before.leader_epoch), offset)
 
 
 def look(connection: Connection, wanted: re.Pattern[str], ledger: Ledger, timeout_s: float) -> Outlook:
@@ -165,18 +179,48 @@ def look(connection: Connection, wanted: re.Pattern[str], ledger: Ledger, timeou
     ids = topic_ids(connection.admin, metadata, topics, timeout_s)
     places = [TopicPartition(topic, number) for topic in topics for number in metadata.topics[topic].partitions]
     known = {(each.topic, each.number): (each, offset) for each, offset in ledger.offsets(cluster).items()}
-    spans: dict[Place, Span] = {}
-    expired_before: dict[Partition, int] = {}
-    for place, (low, high) in sorted(ends_of(connection.admin, places, timeout_s).items()):
-        partition = Partition(cluster, *place, topic_id=ids.get(place[0], ""))
-        start = start_of(partition, known.get(place), low, high)
-        is_news = start.is_new or start.expired > 0
-        spans[place] = Span(start.partition, start.offset, high, is_news, done=start.offset >= high)
-        if start.notice:
-            notices.append(start.notice)
-        if start.expired:
-            expired_before[start.partition] = start.offset
-    return Outlook(spans, expired_before, tuple(notices))
+    starts = {
+        place: (start_of(Partition(cluster, *place, topic_id=ids.get(place[0], "")), known.get(place), low, high), high)
+        for place, (low, high) in sorted(ends_of(connection.admin, places, timeout_s).items())
+    }
+    return _outlook(starts, notices)
+
+
+def look_again(connection: Connection, refused: Iterable[Span], timeout_s: float) -> Outlook:
+    """See what there is instead where Kafka wouldn't go on.
+
+    Parameters
+    ----------
+    connection
+        To Kafka.
+    refused
+        The spans of these partitions, as far as they were read.
+    timeout_s
+        For each question to Kafka.
+
+    Raises
+    ------
+    confluent_kafka.KafkaException
+        A question was refused or not answered.
+    """
+    left = {(span.partition.topic, span.partition.number): span for span in refused}
+    ends = ends_of(connection.admin, [TopicPartition(*place) for place in left], timeout_s)
+    starts = {}
+    for place, (low, high) in ends.items():
+        partition = left[place].partition
+        starts[place] = (start_of(partition, (partition, left[place].position), low, high, refused=True), high)
+    return _outlook(starts)
+
+
+def _outlook(starts: Mapping[Place, tuple[Start, int]], notices: Iterable[str] = ()) -> Outlook:
+    """What there is to read from these starts to these ends."""
+    spans = {
+        place: Span(start.partition, start.offset, end, start.is_new or start.expired > 0, done=start.offset >= end)
+        for place, (start, end) in starts.items()
+    }
+    expired_before = {start.partition: start.offset for start, _ in starts.values() if start.expired}
+    told = (start.notice for start, _ in starts.values() if start.notice)
+    return Outlook(spans, expired_before, (*notices, *told))
 
 
 def topic_pattern(topics: str) -> re.Pattern[str]:

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import psycopg
-from sqlalchemy import Connection, bindparam, func, select, text, update
+from sqlalchemy import Connection, bindparam, case, func, select, text, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DataError, DBAPIError
 
@@ -134,6 +134,9 @@ def _record(
         .where(OFFSETS.c.source == bindparam("of_source"))
         .values(
             next_offset=bindparam("reached"),
+            leader_epoch=case(
+                (OFFSETS.c.next_offset < bindparam("reached"), bindparam("epoch")), else_=OFFSETS.c.leader_epoch
+            ),
             expired=OFFSETS.c.expired + bindparam("lost"),
             topic_id=bindparam("named"),
             updated_at=now,
@@ -142,6 +145,7 @@ def _record(
             {
                 "of_source": known[partition][0],
                 "reached": max(next_offset, known[partition][1]),
+                "epoch": partition.leader_epoch,
                 "lost": expired.get(partition, 0),
                 "named": partition.topic_id,
             }

@@ -32,6 +32,9 @@ class Partition:
     topic_id
         Kafka's own id of the topic, by which that is noticed; empty if it tells none. Not part of the partition's
         identity.
+    leader_epoch
+        The epoch of the message before the next one to be read, by which it is noticed that Kafka has lost messages and
+        has others at their offsets; none if it isn't known. Not part of the identity either.
     """
 
     cluster: str
@@ -39,6 +42,7 @@ class Partition:
     number: int
     incarnation: int = 1
     topic_id: str = field(default="", compare=False)
+    leader_epoch: int | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -74,13 +74,15 @@ OFFSETS = Table(
     Column("incarnation", Integer, nullable=False),
     Column("topic_id", String(64), nullable=False),
     Column("next_offset", BigInteger, nullable=False),
+    Column("leader_epoch", Integer),
     Column("expired", BigInteger, nullable=False),
     Column("updated_at", UtcTime, nullable=False),
     UniqueConstraint("cluster", "topic", "partition", "incarnation", name="offsets_by_partition"),
 )
 """Where to read on, a row for each partition and each time its topic was made anew under the same name.
 
-``source`` stands for all of that in `MESSAGES`; ``expired`` counts what Kafka had deleted before it was read.
+``source`` stands for all of that in `MESSAGES`; ``leader_epoch`` is that of the message before ``next_offset``;
+``expired`` counts what Kafka had deleted before it was read.
 """
 
 _UNFINISHED = text("state IN ('received', 'waiting')")

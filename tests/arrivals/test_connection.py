@@ -1,4 +1,4 @@
-"""The connection writes the group's offsets for displays, and lets no drain wait for what only displays need."""
+"""The connection reads on where it is told to, and lets no drain wait for offsets that only displays need."""
 
 from types import SimpleNamespace
 
@@ -9,7 +9,8 @@ from arrivals import connection as module
 from arrivals.connection import COMMIT_PAUSE_S, Connection
 from resources.site import KafkaSettings
 
-READ = [TopicPartition("SITE-raw", 0, 7)]
+PLACE = ("SITE-raw", 0)
+READ = [TopicPartition(*PLACE, 7)]
 
 
 class Answering:
@@ -18,6 +19,18 @@ class Answering:
     def __init__(self, error: int = 0) -> None:
         self.error = error
         self.asked = 0
+        self.busy = 0
+        self.assigned: list[TopicPartition] = []
+        self.sought: list[TopicPartition] = []
+
+    def assign(self, positions):
+        self.assigned += positions
+
+    def seek(self, position):
+        if self.busy:
+            self.busy -= 1
+            raise KafkaException(KafkaError(KafkaError._STATE))
+        self.sought.append(position)
 
     def commit(self, offsets, asynchronous):
         self.asked += 1
@@ -43,6 +56,26 @@ def connection(monkeypatch):
     ):
         patch.setattr(connection, "consumer", Answering())
         yield connection
+
+
+def test_kafka_is_asked_about_the_epochs_that_are_known_once_it_is_read_from(connection):
+    connection.consumer.busy = 2
+
+    assert connection.read_from({PLACE: 7, ("SITE-raw", 1): 8}, {PLACE: 3})
+    assert not connection.read_from({PLACE: 7, ("SITE-raw", 1): 8}, {PLACE: 3})
+
+    assert [position.offset for position in connection.consumer.assigned] == [7, 8]
+    assert [(each.partition, each.offset, each.leader_epoch) for each in connection.consumer.sought] == [(0, 7, 3)]
+
+
+def test_what_came_while_a_commit_failed_is_read_again(connection):
+    connection.reached({PLACE: 7})
+    assert not connection.read_from({PLACE: 7}, {})
+
+    connection.consumer.error = KafkaError._WAIT_COORD
+    connection.commit(READ)
+
+    assert connection.read_from({PLACE: 7}, {})
 
 
 def test_a_group_for_which_nobody_answers_is_asked_for_seldom(connection, clock):

@@ -102,6 +102,16 @@ def test_a_topic_that_was_made_anew_is_read_anew(ledger):
     assert (latest, latest.topic_id, offset) == (anew, "second-id", 1)
 
 
+def test_the_leader_epoch_is_that_of_the_furthest_offset(ledger):
+    first, second = (replace(PARTITION, leader_epoch=epoch) for epoch in (1, 2))
+
+    for partition, offset in ((first, 5), (second, 9), (first, 7), (replace(first, leader_epoch=None), 9)):
+        ledger.record_batch([], {partition: offset})
+
+    [(latest, offset)] = ledger.offsets("cluster").items()
+    assert (latest.leader_epoch, offset) == (2, 9)
+
+
 def test_what_expired_unread_is_added_up(ledger):
     ledger.record_batch([], {PARTITION: 110}, expired_before={PARTITION: 100})
     ledger.record_batch([], {PARTITION: 160}, expired_before={PARTITION: 150})

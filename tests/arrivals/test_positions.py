@@ -60,14 +60,37 @@ def test_a_topic_without_an_id_is_taken_for_the_same():
         assert start.partition.topic_id == (now or before)
 
 
-@given(st.none() | OFFSETS, OFFSETS, OFFSETS, st.sampled_from(["", "first-id", "second-id"]))
-def test_reading_starts_within_what_kafka_has_and_nothing_is_skipped_in_silence(known, low, length, topic_id):
+def test_a_log_that_was_cut_off_and_has_grown_past_what_was_read_is_another_one():
+    start = start_of(PARTITION, (replace(PARTITION, leader_epoch=4), 7), 2, 10, refused=True)
+
+    assert (start.offset, start.partition.incarnation, start.partition.leader_epoch) == (2, 2, None)
+    assert start.is_new
+    assert start.notice == (
+        "SITE-raw[3]: was read up to 7, and has other messages before that: Kafka has lost messages that are in the "
+        "ledger; it is read from its start, and what comes again is recognised"
+    )
+
+
+def test_the_leader_epoch_goes_with_the_offset_that_it_was_read_before():
+    before = (replace(PARTITION, leader_epoch=4), 7)
+
+    assert start_of(PARTITION, before, 2, 10).partition.leader_epoch == 4
+    assert start_of(PARTITION, before, 8, 10).partition.leader_epoch is None
+    assert start_of(replace(PARTITION, topic_id="second-id"), before, 2, 10).partition.leader_epoch is None
+
+
+@given(st.none() | OFFSETS, OFFSETS, OFFSETS, st.sampled_from(["", "first-id", "second-id"]), st.none() | OFFSETS)
+def test_reading_starts_within_what_kafka_has_and_nothing_is_skipped_in_silence(known, low, length, topic_id, cut):
+    """Where its log was cut off, Kafka refuses to go on after what it has no more, however far it has grown since."""
     high = low + length
     before = None if known is None else (PARTITION, known)
+    refused = cut is not None and known is not None and cut < known
 
-    start = start_of(replace(PARTITION, topic_id=topic_id), before, low, high)
+    start = start_of(replace(PARTITION, topic_id=topic_id), before, low, high, refused=refused)
 
     assert low <= start.offset <= high
+    if refused and known >= low:
+        assert (start.offset, start.is_new, bool(start.notice)) == (low, True, True)
     assert start.is_new == (known is None or start.partition != PARTITION)
     if known is not None and start.partition == PARTITION:
         assert start.offset - start.expired == known

@@ -3,29 +3,38 @@
 import multiprocessing
 import time
 import uuid
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 import pytest
 from confluent_kafka import Producer, TopicPartition
 
 from arrivals.announcement import Kind
-from arrivals.drain import Drain, DrainLimits
+from arrivals.drain import Drain, DrainLimits, DrainResult
 from arrivals.ledger import Ledger
 from arrivals.message import MAX_MESSAGE_BYTES
 from arrivals.states import State
 from resources.site import ArrivalSettings, KafkaSettings, TlsSettings
-from services.catalogue import READER, READER_GROUPS
+from services.apache_kafka import ApacheKafka, may_read
+from services.catalogue import READER, READER_GROUPS, SITE_TOPICS
+from services.pki import Authority
 from tests.arrivals.draining import WAYS, draining
 from tests.arrivals.hermes import encoded
+from tests.promises import PROMISES
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, PROMISES]
+
+
+def shown_to(cluster: ApacheKafka) -> KafkaSettings:
+    """A cluster as the platform reaches it."""
+    own = cluster.certificate(READER)
+    tls = TlsSettings(ca=own.ca, certificate=own.certificate, key=own.key)
+    return KafkaSettings(bootstrap=cluster.address, tls=tls)
 
 
 @pytest.fixture
 def kafka(kafka_site) -> KafkaSettings:
-    """The site's cluster as the platform reaches it."""
-    own = kafka_site.certificate(READER)
-    tls = TlsSettings(ca=own.ca, certificate=own.certificate, key=own.key)
-    return KafkaSettings(bootstrap=kafka_site.address, tls=tls)
+    return shown_to(kafka_site)
 
 
 @pytest.fixture
@@ -80,9 +89,10 @@ def names(ledger: Ledger) -> list[str]:
 def eventually(question, timeout_s: float = 120.0, pause_s: float = 0.2):
     """Ask again until the answer is true: what was done to a topic takes effect a little later."""
     deadline = time.monotonic() + timeout_s
-    while not (answer := question()) and time.monotonic() < deadline:
+    while not (answer := question()):
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"not within {timeout_s:g} s")
         time.sleep(pause_s)
-    assert answer
     return answer
 
 
@@ -170,6 +180,46 @@ def test_what_kafka_deleted_unread_is_counted_and_told(kafka, kafka_site, ledger
     assert (result.rows, result.expired) == (3, 7)
     assert result.notices == (f"{topic}[0]: Kafka deleted 7 messages before they were read; have them announced again",)
     assert drain(kafka, settings(topic), ledger).expired == 0
+
+
+def lose_power(cluster: ApacheKafka, log: Path, written: int) -> None:
+    """Have the node end with only so many bytes of a partition's log on its disk, and start again."""
+    cluster.kill()
+    with log.open("r+b") as file:
+        file.truncate(written)
+    for checkpoint in log.parents[1].glob("*-offset-checkpoint"):
+        checkpoint.unlink()
+    cluster.start()
+
+
+def test_messages_in_the_place_of_some_that_kafka_lost_are_read(tmp_path):
+    topic = f"{SITE_TOPICS}raw"
+    rules = may_read(READER, [topic], READER_GROUPS)
+    cluster = ApacheKafka(tmp_path / "kafka", Authority(tmp_path / "pki"), topics={topic: 1}, rules=rules)
+    with cluster, ExitStack() as closing:
+        drains = {way: closing.enter_context(contextmanager(draining)(way)) for way in WAYS}
+        ledgers = {way: Ledger(f"sqlite:///{tmp_path}/{way}.sqlite3") for way in WAYS}
+
+        def drain_all() -> list[DrainResult]:
+            return [drains[way](shown_to(cluster), settings(topic), ledgers[way]) for way in WAYS]
+
+        publish(cluster, topic, *files(60, "kept"))
+        [log] = (cluster.folder / "data").glob(f"{topic}-0/*.log")
+        written = log.stat().st_size
+        publish(cluster, topic, *files(40, "lost"))
+        drain_all()
+        lose_power(cluster, log, written)
+        publish(cluster, topic, *files(60, "later"))
+
+        noticed, read, idle = drain_all(), drain_all(), drain_all()
+
+    for result in noticed:
+        [notice] = result.notices
+        assert notice.startswith(f"{topic}[0]: was read up to 100, and has other messages before that: Kafka has lost")
+        assert (result.rows, result.lag) == (0, 120)
+    assert [(result.rows, result.lag, result.notices) for result in read] == [(120, 0, ())] * 2
+    assert [(result.rows, result.lag, result.notices) for result in idle] == [(0, 0, ())] * 2
+    assert all({name for name in names(ledger) if "later" in name} for ledger in ledgers.values())
 
 
 def test_a_huge_message_is_quarantined_and_holds_up_nothing(kafka, kafka_site, ledger, new_topic, drain):

@@ -26,6 +26,7 @@ def upgrade() -> None:
         sa.Column("incarnation", sa.Integer(), nullable=False),
         sa.Column("topic_id", sa.String(64), nullable=False),
         sa.Column("next_offset", sa.BigInteger(), nullable=False),
+        sa.Column("leader_epoch", sa.Integer()),
         sa.Column("expired", sa.BigInteger(), nullable=False),
         sa.Column("updated_at", _TIME, nullable=False),
         sa.UniqueConstraint("cluster", "topic", "partition", "incarnation", name="offsets_by_partition"),
