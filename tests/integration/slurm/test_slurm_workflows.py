@@ -22,6 +22,7 @@ from tests.integration.slurm.workflows import (
     end_of,
     job,
     node_of,
+    recorded,
     report,
     running,
     states,
@@ -220,7 +221,7 @@ def test_jobs_that_end_while_the_controller_is_away_are_followed_when_it_is_back
     folder = tmp_path / "w"
     jobs = [job(folder, "isr_0", f"until [ -e {folder}/go ]; do sleep 0.2; done"), job(folder, "cal_0")]
     wms_id = submit(folder, *jobs, edges=[("isr_0", "cal_0")])
-    wait_until(lambda: running(wms_id, "isr_0") and "RUNNING" in dispatcher_states(slurm))
+    wait_until(lambda: recorded(wms_id)["isr_0"] == "RUNNING")
     slurm.controller.stop()
     (folder / "go").touch()
     events = folder / "submit" / "events.log"
@@ -237,7 +238,7 @@ def test_a_dispatcher_whose_time_is_over_while_the_controller_is_away_goes_on_wh
     folder = tmp_path / "w"
     jobs = [job(folder, "isr_0", f"until [ -e {folder}/go ]; do sleep 0.2; done"), job(folder, "cal_0")]
     wms_id = submit(folder, *jobs, edges=[("isr_0", "cal_0")])
-    wait_until(lambda: running(wms_id, "isr_0") and "RUNNING" in dispatcher_states(slurm))
+    wait_until(lambda: recorded(wms_id)["isr_0"] == "RUNNING")
     command = ("launchers.slurm.dispatcher", wms_id)
     pids = [pid for node in slurm.nodes for pid in node.processes()]
     (conducting,) = [pid for pid in pids if all(word in Path(f"/proc/{pid}/cmdline").read_text() for word in command)]

@@ -65,6 +65,11 @@ def states(found: WmsRunReport) -> dict[str, str]:
     return {each.name: each.state.name for each in found.jobs or ()}
 
 
+def recorded(wms_id: str) -> dict[str, str]:
+    """How jobs are as whoever conducts them has written down, whatever Slurm says by now."""
+    return {each.name: each.state.name for each in JobStore(Path(wms_id)).read()[0].jobs}
+
+
 def times(folder: Path, what: str) -> Counter[str]:
     """How often each job began, or ended."""
     path = folder / what
