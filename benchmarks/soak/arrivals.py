@@ -24,7 +24,7 @@ from arrivals.ledger import Ledger
 from benchmarks.report import RESULTS, Machine, Report, Result
 from benchmarks.soak import evidence
 from benchmarks.soak.broken import WAYS
-from benchmarks.soak.chaos import ROUND, SHORT_PLAN, Chaos, Incident
+from benchmarks.soak.chaos import ROUND, SHORT_PLAN, Chaos, Incident, never_at_work
 from benchmarks.soak.files import SoakFiles
 from benchmarks.soak.keeping import empty_folder
 from benchmarks.soak.messages import Messages
@@ -113,11 +113,12 @@ def soak(folder: Path, population: Population, rounds: int, patience_s: float, s
         butler = open_butler(profile.butler)
         verdicts = [
             oracle.judge_count("each message lies in Kafka once", "ends of partitions", *_in_kafka(publisher)),
-            oracle.judge_count("each lies where it was put", "offsets that the broker told", publisher.misplaced, 0),
+            oracle.judge_count("each lies where it was put", "offsets that the broker told", *_told(publisher)),
             *evidence.judge(oracle, population, ledger, butler, site.registry),
             evidence.judge_files(butler, population, SAMPLED_FILES),
             _seen("everything goes on by itself", f"{len(chaos.incidents)} of {len(plan)} incidents", stuck),
             _seen("nothing ends but what is struck", f"processes in {len(chaos.incidents)} incidents", chaos.unplanned),
+            _seen("each victim was struck at work", _at_work(chaos.incidents), never_at_work(chaos.incidents)),
         ]
         runs = runs_by_status(instance)
     return Soak(chaos.incidents, verdicts, runs, writing_s, running_s)
@@ -150,6 +151,14 @@ def _seen(promise: str, checked: str, violations: Sequence[str]) -> Verdict:
 
 def _in_kafka(publisher: Publisher) -> tuple[int, int]:
     return publisher.lies_there(PARTITIONS), len(publisher)
+
+
+def _told(publisher: Publisher) -> tuple[int, int]:
+    return publisher.placed, len(publisher)
+
+
+def _at_work(incidents: Sequence[Incident]) -> str:
+    return f"{sum(one.at_work for one in incidents)} of {len(incidents)} incidents, with messages to read or to ingest"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
@@ -100,6 +100,11 @@ class Incident:
     works_s: float
     progress_s: float
     caught_up_s: float = 0.0
+
+    @property
+    def at_work(self) -> bool:
+        """Whether the ledger was seen to have messages to read, or rows to ingest, when it was struck."""
+        return self.before is not None and (self.before.backlog > 0 or self.before.recorded < self.published)
 
 
 class Chaos:
@@ -251,6 +256,12 @@ class Chaos:
                 self.unplanned.append(f"{worker.name} ended by itself: {worker.recent_log().strip()[-300:]}")
                 self._report(self.unplanned[-1])
                 start_patiently(worker)
+
+
+def never_at_work(incidents: Iterable[Incident]) -> list[str]:
+    """Name the victims that had nothing to do whenever they were struck: what they bore proves nothing."""
+    struck = list(incidents)
+    return sorted({one.victim for one in struck} - {one.victim for one in struck if one.at_work})
 
 
 def _line(incident: Incident, of: int) -> str:

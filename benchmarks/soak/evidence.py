@@ -14,7 +14,7 @@ from sqlalchemy import Engine, and_, create_engine, func, not_, select, text
 from arrivals.ledger import Ledger
 from arrivals.states import State
 from arrivals.tables import MESSAGES, OFFSETS, is_unfinished
-from benchmarks.soak.oracle import Oracle, Row, Verdict
+from benchmarks.soak.oracle import MAX_EXAMPLES, Oracle, Row, Verdict
 from benchmarks.soak.population import Population, product_type
 from drp_tasks.camera import INSTRUMENT
 
@@ -121,4 +121,5 @@ def judge_files(butler: Butler, population: Population, most: int) -> Verdict:
                 butler.get(ref)
             except Exception as error:  # whatever is wrong with it, it can't be read
                 unreadable.append(f"{ref}: {type(error).__name__}: {error}")
-    return Verdict("what is in the Butler can be read", f"{read} datasets of {len(names)} types", len(unreadable))
+    checked = f"{read} datasets of {len(names)} types"
+    return Verdict("what is in the Butler can be read", checked, len(unreadable), tuple(unreadable[:MAX_EXAMPLES]))

@@ -15,6 +15,7 @@ from confluent_kafka import KafkaError, Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from benchmarks.soak.messages import Messages
+from benchmarks.soak.victims import Stuck
 
 _PATIENCE_S = 1800.0
 _MESSAGE_BYTES = 12 * 2**20
@@ -32,18 +33,24 @@ class Publisher:
         Where to; it is empty.
     messages
         All of them.
+    patience_s
+        How long the broker may take to confirm any of them.
     """
 
-    def __init__(self, client: Mapping[str, str | int], topic: str, messages: Messages) -> None:
+    def __init__(
+        self, client: Mapping[str, str | int], topic: str, messages: Messages, patience_s: float = _PATIENCE_S
+    ) -> None:
         self._client = client
         self._topic = topic
         self._messages = messages
+        self._patience_s = patience_s
+        self._refusal = ""
         self._producer = Producer(
             {
                 **client,
                 "enable.idempotence": True,
                 "message.max.bytes": _MESSAGE_BYTES,
-                "message.timeout.ms": int(1000 * _PATIENCE_S),
+                "message.timeout.ms": int(1000 * patience_s),
                 "compression.type": "lz4",
                 "linger.ms": 20,
                 "reconnect.backoff.max.ms": 1_000,
@@ -52,11 +59,15 @@ class Publisher:
         self._next_offsets = Counter[int]()
         self.produced = 0
         self.confirmed = 0
-        self.refused = 0
-        self.misplaced = 0
+        self._misplaced = 0
 
     def __len__(self) -> int:
         return len(self._messages)
+
+    @property
+    def placed(self) -> int:
+        """How many messages the broker has confirmed at the offset where the oracle will look for them."""
+        return self.confirmed - self._misplaced
 
     def publish(self, count: int, strike_after: int, struck: threading.Event) -> None:
         """Write the next messages; returns when the broker has all of them.
@@ -69,17 +80,22 @@ class Publisher:
             So many of them are confirmed when ``struck`` is set; the others follow without a pause.
         struck
             Told that the moment has come.
+
+        Raises
+        ------
+        benchmarks.soak.victims.Stuck
+            The broker refused a message, or didn't confirm all within all patience.
         """
         begun = self.produced
         try:
             for position in range(begun, min(begun + count, len(self._messages))):
                 self._produce(position)
                 if self.produced - begun == strike_after:
-                    self._wait_until(lambda: self.confirmed - begun >= strike_after)
+                    self._wait_until_confirmed()
                     struck.set()
         finally:
             struck.set()
-        self._wait_until(lambda: self.confirmed + self.refused == self.produced)
+        self._wait_until_confirmed()
 
     def lies_there(self, partitions: int) -> int:
         """How many messages the topic holds, by Kafka's own account."""
@@ -107,14 +123,17 @@ class Publisher:
     def _confirm(self, expected: int) -> Callable[[KafkaError | None, Message], None]:
         def on_delivery(error: KafkaError | None, message: Message) -> None:
             if error is not None:
-                self.refused += 1
+                self._refusal = error.str()
                 return
             self.confirmed += 1
-            self.misplaced += message.offset() != expected
+            self._misplaced += message.offset() != expected
 
         return on_delivery
 
-    def _wait_until(self, done: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + _PATIENCE_S
-        while not done() and time.monotonic() < deadline:
+    def _wait_until_confirmed(self) -> None:
+        deadline = time.monotonic() + self._patience_s
+        while self.confirmed < self.produced:
+            if self._refusal or time.monotonic() > deadline:
+                why = self._refusal or f"not within {self._patience_s:g} s"
+                raise Stuck(f"the broker has confirmed {self.confirmed:,} of {self.produced:,} messages: {why}")
             self._producer.poll(_POLL_S)

@@ -21,10 +21,10 @@ def incident_table(incidents: Sequence[Incident]) -> Table:
     table = Table(title="what was broken", title_justify="left", box=None, pad_edge=False)
     for column in ("#", "at", "shift", "victim", "what"):
         table.add_column(column)
-    for column in ("published", "recorded", "unsettled", "works again", "ledger goes on", "caught up"):
+    for column in ("published", "recorded", "backlog", "works again", "ledger goes on", "caught up"):
         table.add_column(column, justify="right")
     for one in incidents:
-        recorded, unsettled = (f"{one.before.recorded:,}", f"{one.before.unsettled:,}") if one.before else ("?", "?")
+        recorded, backlog = (f"{one.before.recorded:,}", f"{one.before.backlog:,}") if one.before else ("?", "?")
         table.add_row(
             str(one.number),
             f"{one.at_s:.1f} s",
@@ -33,7 +33,7 @@ def incident_table(incidents: Sequence[Incident]) -> Table:
             one.what,
             f"{one.published:,}",
             recorded,
-            unsettled,
+            backlog,
             *(f"{seconds:.1f} s" for seconds in (one.works_s, one.progress_s, one.caught_up_s)),
         )
     return table

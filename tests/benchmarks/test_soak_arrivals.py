@@ -15,7 +15,7 @@ from benchmarks.soak import evidence
 from benchmarks.soak.broken import WAYS
 from benchmarks.soak.files import STORAGE_CLASS, SoakFiles
 from benchmarks.soak.messages import Messages
-from benchmarks.soak.oracle import Oracle, Row
+from benchmarks.soak.oracle import MAX_EXAMPLES, Oracle, Row
 from benchmarks.soak.population import DETECTORS, Population, product_dimension, product_type
 from simulator.messages import Announcement
 from tests.arrivals.delivered import make_repository, receiving_site
@@ -99,6 +99,20 @@ def test_what_comes_of_the_messages_is_what_the_oracle_expects(messages, tmp_pat
 
     assert {verdict.promise: (verdict.checked, verdict.examples) for verdict in verdicts if not verdict.kept} == {}
     assert evidence.unsettled(site.ledger) == 0
+
+
+def test_a_file_that_cannot_be_read_is_named(messages):
+    class Unreadable:
+        def query_datasets(self, name: str, **_: object) -> list[str]:
+            return [f"{name}@1"]
+
+        def get(self, ref: str) -> None:
+            raise FileNotFoundError("its file")
+
+    verdict = evidence.judge_files(Unreadable(), messages.population, 20)
+
+    assert verdict.violations > len(verdict.examples) == MAX_EXAMPLES
+    assert verdict.examples[0] == "raw@1: FileNotFoundError: its file"
 
 
 def rows_as_expected(messages: Messages) -> list[Row]:

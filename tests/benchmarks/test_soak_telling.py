@@ -1,6 +1,8 @@
 """What a soak tells: a broken promise is a missed target, and each incident is there with its times."""
 
-from benchmarks.soak.chaos import ROUND, SHORT_PLAN, Incident, Standing
+from dataclasses import replace
+
+from benchmarks.soak.chaos import ROUND, SHORT_PLAN, Incident, Standing, never_at_work
 from benchmarks.soak.oracle import Verdict
 from benchmarks.soak.site import Shift
 from benchmarks.soak.telling import incident_table, results, verdict_table
@@ -42,6 +44,16 @@ def test_times_are_told_by_victim_and_by_incident():
     assert figures["broker struck: works again, longest"] == 8.0
     assert figures["drain struck: the ledger goes on, longest"] == 2.0
     assert figures["struck: 3. broker, kill -9 1, in the shift of drp ingestd: after the start"] == 30.0
+
+
+def test_a_victim_that_had_nothing_to_do_whenever_it_was_struck_is_named():
+    done = Standing(recorded=100, unsettled=20, backlog=0)
+    busy, idle = incident(1, "broker", 4.0), replace(incident(2, "drain", 4.0), before=done)
+
+    assert never_at_work([busy, idle]) == ["drain"]
+    assert never_at_work([busy, replace(idle, published=101)]) == []
+    assert never_at_work([busy, replace(idle, before=None)]) == ["drain"]
+    assert never_at_work([busy, idle, incident(3, "drain", 4.0)]) == []
 
 
 def test_the_tables_have_a_line_an_incident_and_a_line_an_example():
