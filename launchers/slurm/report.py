@@ -15,9 +15,9 @@ from typing import Any
 from lsst.ctrl.bps import WmsJobReport, WmsRunReport, WmsSpecificInfo, WmsStates
 
 from launchers.slurm.dispatcher import dispatchers, kept_waiting
-from launchers.slurm.ends import KILLED, Ending
-from launchers.slurm.jobs import Job, JobState, Plan
-from launchers.slurm.queue import Queue
+from launchers.slurm.ends import KILLED, End, Ending, Mark
+from launchers.slurm.jobs import Element, Job, JobState, Plan
+from launchers.slurm.queue import Queue, Queued
 
 _SECONDS_PER_HOUR = 3600.0
 
@@ -48,7 +48,13 @@ class Standing:
 
 
 def standing(
-    submit_path: Path, plan: Plan, facts: Mapping[str, Any], queue: Queue | None, *, is_cancelled: bool = False
+    submit_path: Path,
+    plan: Plan,
+    facts: Mapping[str, Any],
+    queue: Queue | None,
+    *,
+    is_cancelled: bool = False,
+    marks: Mapping[Element, Mark] | None = None,
 ) -> Standing:
     """Tell how a workflow stands.
 
@@ -62,7 +68,13 @@ def standing(
         Slurm's; None where it doesn't matter.
     is_cancelled
         Whether somebody wanted the whole workflow to end.
+    marks
+        What jobs have left behind that nobody has taken note of.
     """
+    for position, job in enumerate(plan.jobs):
+        mark = marks.get(job.element) if marks and job.element else None
+        if mark is not None and job.state.is_with_slurm and _queued(job, queue) is None:
+            plan.ended(position, End(Ending.FAILED if mark.exit_code else Ending.SUCCEEDED, mark.exit_code, mark))
     states = [_state_of(job, queue) for job in plan.jobs]
     if queue is not None and (waiting := kept_waiting(queue)):
         why = "; ".join(f"the dispatcher of {each.folder} waits: {each.reason}" for each in waiting)
@@ -73,9 +85,13 @@ def standing(
     return Standing(submit_path, plan, facts, state, states)
 
 
+def _queued(job: Job, queue: Queue | None) -> Queued | None:
+    return queue.elements.get(job.element) if queue is not None and job.element is not None else None
+
+
 def _state_of(job: Job, queue: Queue | None) -> WmsStates:
     state = job.state
-    queued = queue.elements.get(job.element) if queue is not None and job.element is not None else None
+    queued = _queued(job, queue)
     if queued is not None and state.is_with_slurm:
         # The record may be a moment behind.
         alive = queued.alive

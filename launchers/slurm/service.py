@@ -248,7 +248,10 @@ def _standing(store: JobStore, queues: _Queues) -> Standing:
         facts["trouble"] = "its submit folder is full or read-only, and nothing goes on before that is mended"
     # What Slurm says can't change one that is over, or was never begun.
     queue = queues.of(facts["user"]) if _is_live(facts) else None
-    return standing(store.submit_path, plan, facts, queue, is_cancelled=store.is_cancelled)
+    seen = standing(store.submit_path, plan, facts, queue, is_cancelled=store.is_cancelled)
+    if seen.state is not WmsStates.HELD:
+        return seen
+    return standing(store.submit_path, plan, facts, queue, marks=store.new_marks())
 
 
 @contextmanager

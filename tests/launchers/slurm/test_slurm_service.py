@@ -381,6 +381,24 @@ def test_a_record_that_cannot_be_read_hides_no_other_workflow(slurm, generic, tm
         service.get_status(str(tmp_path / "spoilt"))
 
 
+def test_jobs_that_end_while_nobody_conducts_are_reported_as_they_ended(slurm, workflow):
+    SlurmService({}).submit(workflow)
+    store = JobStore(Path(slurm.folder))
+    well, badly = (each.element for each in store.read()[0].jobs[:2])
+    (store.submit_path / "ended" / f"{well}.0").write_text("code 0\n0m1.0s 0m0.5s\n")
+    (store.submit_path / "ended" / f"{badly}.0").write_text("code 3\n")
+    (dispatching,) = dispatcher.dispatchers(slurm.queue()).values()
+    for element in (well, badly, dispatching.element):
+        del slurm.elements[element]
+
+    (report,), _ = SlurmService({}).report(slurm.folder)
+
+    assert report.state is WmsStates.HELD
+    assert [each.state.name for each in report.jobs or ()] == ["SUCCEEDED", "FAILED", "PRUNED", "READY"]
+    assert (report.exit_code_summary or {})["isr"] == [3]
+    assert states(workflow) == ["PENDING", "PENDING", "UNREADY", "UNREADY"]
+
+
 def test_what_has_succeeded_is_not_restarted(slurm, workflow):
     SlurmService({}).submit(workflow)
     store = JobStore(Path(slurm.folder))
