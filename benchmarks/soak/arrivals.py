@@ -2,8 +2,9 @@
 
 Messages, one in a hundred of them broken and one in a hundred repeated, are published to Kafka over twelve partitions
 in disorder. Meanwhile the drain, Dagster's code server, daemon and run workers, the broker and PostgreSQL are killed in
-turn, and the network between broker and drain is cut. In the end each message has one row with the state and the reason
-that it has to have, each good file's datasets are in the Butler, and nothing is there twice: exit code 1 if not.
+turn, and the network between broker and drain is cut; some of the time Kafka is away for longer than its clients wait.
+In the end each message has one row with the state and the reason that it has to have, each good file's datasets are in
+the Butler, and nothing is there twice: exit code 1 if not.
 
 Belongs here: the command and the course of the whole. Doesn't: any part of it (the other modules of `benchmarks.soak`).
 """

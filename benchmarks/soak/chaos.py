@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 from sqlalchemy.exc import DBAPIError
 
@@ -28,22 +29,52 @@ from resources.errors import Retriable
 
 _POLL_S = 0.2
 _LONGEST_DELAY_S = 1.5
-_LONGEST_OUTAGE_S = 3.0
+_BRIEF_S = (0.0, 3.0)
+_TIMED_OUT_S = (15.0, 20.0)
+"""Longer than a client of Kafka's waits for an answer (`resources.kafka`): it has to notice, and to connect anew."""
+
+_LONG_S = (30.0, 60.0)
+"""Long enough that everything that waits for Kafka has given up once, and is tried again after ever longer pauses."""
 
 DAEMON_SHIFT = ("drain", "broker", "PostgreSQL", "network")
 DAGSTER_SHIFT = ("code server", "Dagster's daemon", "run worker", "broker", "PostgreSQL", "network")
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """Who is struck when.
+
+    Parameters
+    ----------
+    shift, victim
+        Who, and in which shift.
+    outage_s
+        The least and the most time in which nothing is done about it.
+    """
+
+    shift: Shift
+    victim: str
+    outage_s: tuple[float, float] = _BRIEF_S
+
+
+def _turns(
+    shift: Shift, victims: Sequence[str], outages_s: Mapping[str, tuple[float, float]] = MappingProxyType({})
+) -> Sequence[Turn]:
+    return [Turn(shift, victim, outages_s.get(victim, _BRIEF_S)) for victim in victims]
+
+
 SHORT_PLAN = (
-    *((Shift.DAEMON, name) for name in DAEMON_SHIFT),
-    *((Shift.DAGSTER, name) for name in DAGSTER_SHIFT[:3]),
+    *_turns(Shift.DAEMON, DAEMON_SHIFT, {"network": _TIMED_OUT_S}),
+    *_turns(Shift.DAGSTER, DAGSTER_SHIFT[:3]),
 )
 """Each victim once."""
 
 ROUND = (
-    *((Shift.DAEMON, name) for name in DAEMON_SHIFT),
-    *((Shift.DAGSTER, name) for name in DAGSTER_SHIFT),
-    *((Shift.BOTH, name) for name in ("drain", *DAGSTER_SHIFT)),
+    *_turns(Shift.DAEMON, DAEMON_SHIFT, {"broker": _LONG_S, "network": _LONG_S}),
+    *_turns(Shift.DAGSTER, DAGSTER_SHIFT, {"broker": _LONG_S, "network": _LONG_S}),
+    *_turns(Shift.BOTH, ("drain", *DAGSTER_SHIFT)),
 )
-"""Each victim in each shift in which it is there."""
+"""Each victim in each shift in which it is there; Kafka is away for long from the daemon, and from Dagster."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,13 +178,13 @@ class Chaos:
         self.incidents: list[Incident] = []
         self.unplanned: list[str] = []
 
-    def run(self, plan: Sequence[tuple[Shift, str]], victims: Mapping[str, Victim], messages: int) -> None:
+    def run(self, plan: Sequence[Turn], victims: Mapping[str, Victim], messages: int) -> None:
         """Publish everything, and break things meanwhile; `incidents` and `unplanned` tell of it.
 
         Parameters
         ----------
         plan
-            Who is struck in which shift.
+            Who is struck when.
         victims
             By name.
         messages
@@ -165,9 +196,9 @@ class Chaos:
             Something that had to happen by itself didn't within all patience.
         """
         portion = messages // (len(plan) + 1)
-        for number, (shift, name) in enumerate(plan, start=1):
-            self._take_shift(shift)
-            self.incidents.append(self._incident(number, shift, victims[name], portion))
+        for number, turn in enumerate(plan, start=1):
+            self._take_shift(turn.shift)
+            self.incidents.append(self._incident(number, turn, victims[turn.victim], portion))
             self._report(_line(self.incidents[-1], len(plan)))
         self._take_shift(Shift.BOTH)
         self._publisher.publish(messages - self._publisher.produced, 0, threading.Event())
@@ -187,23 +218,23 @@ class Chaos:
             self._site.take_shift(shift)
             self._shift = shift
 
-    def _incident(self, number: int, shift: Shift, victim: Victim, portion: int) -> Incident:
+    def _incident(self, number: int, turn: Turn, victim: Victim, portion: int) -> Incident:
         strike_after = int(portion * self._random.uniform(0.1, 0.9))
         moment_has_come = threading.Event()
         with ThreadPoolExecutor(1) as publishing:
             published = publishing.submit(self._publisher.publish, portion, strike_after, moment_has_come)
             moment_has_come.wait()
-            incident = self._strike(number, shift, victim)
+            incident = self._strike(number, turn, victim)
             published.result()
         self._wait(f"what was published is settled after {victim.name}", lambda: self._is_settled(portion // 4))
         return replace(incident, caught_up_s=time.monotonic() - self._began - incident.at_s)
 
-    def _strike(self, number: int, shift: Shift, victim: Victim) -> Incident:
+    def _strike(self, number: int, turn: Turn, victim: Victim) -> Incident:
         time.sleep(self._random.uniform(0, _LONGEST_DELAY_S))
         before, published = self.standing(), self._publisher.confirmed
         what = victim.strike()
         moment, clock = time.monotonic(), time.time()
-        outage_s = self._random.uniform(0, _LONGEST_OUTAGE_S)
+        outage_s = self._random.uniform(*turn.outage_s)
         time.sleep(outage_s)
         victim.mend()
         after = self.standing()
@@ -213,7 +244,7 @@ class Chaos:
         progress_s = time.monotonic() - moment
         return Incident(
             number=number,
-            shift=shift,
+            shift=turn.shift,
             victim=victim.name,
             what=what,
             at_s=moment - self._began,
@@ -266,6 +297,7 @@ def never_at_work(incidents: Iterable[Incident]) -> list[str]:
 
 def _line(incident: Incident, of: int) -> str:
     return (
-        f"{incident.number}/{of} {incident.at_s:7.1f} s {incident.victim} ({incident.what}): works after "
-        f"{incident.works_s:.1f} s, ledger went on after {incident.progress_s:.1f} s"
+        f"{incident.number}/{of} {incident.at_s:7.1f} s {incident.victim} ({incident.what}), mended after "
+        f"{incident.outage_s:.1f} s: works after {incident.works_s:.1f} s, ledger went on after "
+        f"{incident.progress_s:.1f} s"
     )

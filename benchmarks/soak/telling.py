@@ -21,7 +21,7 @@ def incident_table(incidents: Sequence[Incident]) -> Table:
     table = Table(title="what was broken", title_justify="left", box=None, pad_edge=False)
     for column in ("#", "at", "shift", "victim", "what"):
         table.add_column(column)
-    for column in ("published", "recorded", "backlog", "works again", "ledger goes on", "caught up"):
+    for column in ("published", "recorded", "backlog", "mended", "works again", "ledger goes on", "caught up"):
         table.add_column(column, justify="right")
     for one in incidents:
         recorded, backlog = (f"{one.before.recorded:,}", f"{one.before.backlog:,}") if one.before else ("?", "?")
@@ -34,7 +34,7 @@ def incident_table(incidents: Sequence[Incident]) -> Table:
             f"{one.published:,}",
             recorded,
             backlog,
-            *(f"{seconds:.1f} s" for seconds in (one.works_s, one.progress_s, one.caught_up_s)),
+            *(f"{seconds:.1f} s" for seconds in (one.outage_s, one.works_s, one.progress_s, one.caught_up_s)),
         )
     return table
 
@@ -76,5 +76,6 @@ def results(verdicts: Iterable[Verdict], incidents: Sequence[Incident], patience
     for one in incidents:
         place = f"{one.number}. {one.victim}, {one.what}, in the shift of {one.shift}"
         figures.append(Result(f"struck: {place}: after the start", round(one.at_s, 2), "s"))
+        figures.append(Result(f"struck: {place}: mended after", round(one.outage_s, 2), "s"))
         figures.append(Result(f"struck: {place}: the ledger goes on after", round(one.progress_s, 2), "s", patience_s))
     return figures

@@ -7,6 +7,7 @@ from benchmarks.soak.oracle import Verdict
 from benchmarks.soak.site import Shift
 from benchmarks.soak.telling import incident_table, results, verdict_table
 
+CLIENTS_WAIT_S = 10.0
 KEPT = Verdict("each message has its row", "3 rows", 0)
 BROKEN = Verdict("no message has two rows", "3 rows", 2, ("0/1", "0/2"))
 
@@ -44,6 +45,7 @@ def test_times_are_told_by_victim_and_by_incident():
     assert figures["broker struck: works again, longest"] == 8.0
     assert figures["drain struck: the ledger goes on, longest"] == 2.0
     assert figures["struck: 3. broker, kill -9 1, in the shift of drp ingestd: after the start"] == 30.0
+    assert figures["struck: 3. broker, kill -9 1, in the shift of drp ingestd: mended after"] == 1.0
 
 
 def test_a_victim_that_had_nothing_to_do_whenever_it_was_struck_is_named():
@@ -62,10 +64,24 @@ def test_the_tables_have_a_line_an_incident_and_a_line_an_example():
 
 
 def test_a_round_strikes_in_every_shift_whatever_is_there_and_the_short_plan_strikes_everything_once():
-    victims = {name for _, name in ROUND}
+    victims = {turn.victim for turn in ROUND}
 
-    assert sorted(name for _, name in SHORT_PLAN) == sorted(victims)
-    assert len(set(ROUND)) == len(ROUND)
-    assert {name for shift, name in ROUND if shift is Shift.BOTH} == victims
-    assert {name for shift, name in ROUND if shift is Shift.DAEMON} == {"drain", "broker", "PostgreSQL", "network"}
-    assert {name for shift, name in ROUND if shift is Shift.DAGSTER} == victims - {"drain"}
+    assert sorted(turn.victim for turn in SHORT_PLAN) == sorted(victims)
+    assert len({(turn.shift, turn.victim) for turn in ROUND}) == len(ROUND)
+    assert struck_in(Shift.BOTH) == victims
+    assert struck_in(Shift.DAEMON) == {"drain", "broker", "PostgreSQL", "network"}
+    assert struck_in(Shift.DAGSTER) == victims - {"drain"}
+
+
+def struck_in(shift: Shift) -> set[str]:
+    return {turn.victim for turn in ROUND if turn.shift is shift}
+
+
+def test_kafka_is_away_for_longer_than_its_clients_wait_for_an_answer():
+    long = [turn for turn in ROUND if turn.outage_s[0] >= 30.0]
+    [cut] = [turn for turn in SHORT_PLAN if turn.victim == "network"]
+
+    assert {(turn.shift, turn.victim) for turn in long} == {
+        (shift, victim) for shift in (Shift.DAEMON, Shift.DAGSTER) for victim in ("broker", "network")
+    }
+    assert cut.outage_s[0] > CLIENTS_WAIT_S

@@ -35,7 +35,7 @@ def test_twenty_thousand_messages_arrive_whole_while_everything_is_killed_in_tur
     )
 
     assert done.returncode == 0, done.stdout
-    assert {victim for _, victim in SHORT_PLAN} == VICTIMS
+    assert {turn.victim for turn in SHORT_PLAN} == VICTIMS
     figures = {
         result["name"]: result for result in json.loads((tmp_path / "soak-arrivals.json").read_text())["results"]
     }
