@@ -58,26 +58,17 @@ class Submissions:
             As it is now, without the dispatcher, which needs room as well.
         """
         room = self._room(len(queue.elements) + 1)
-        for part, positions in self._parts(range(len(self._plan.jobs))).items():
-            if len(positions) <= room:
-                room -= len(positions)
-                for memory, members in self._by_memory(positions).items():
-                    try:
+        try:
+            for part, positions in self._parts(range(len(self._plan.jobs))).items():
+                if len(positions) <= room:
+                    room -= len(positions)
+                    for memory, members in self._by_memory(positions).items():
                         self._submit(part, memory, members, parked=True)
-                    except Rejected as error:
-                        if not is_full(error):
-                            raise
-                        # Nothing after it either: what waits for it would keep its room.
-                        self._make_room()
-                        return
-
-    def _make_room(self) -> None:
-        """Take the last parked job back."""
-        parked = {job.element: n for n, job in enumerate(self._plan.jobs) if job.element and job.is_parked}
-        if parked:
-            last = max(parked, key=lambda element: (element.array, element.task))
-            self._slurm.cancel_elements([last])
-            self._record.write(self._record.unpark([parked[last]]))
+        except Rejected as error:
+            if not is_full(error):
+                raise
+            # Nothing that comes after it either: what waits for it would keep its room.
+            self._make_room()
 
     def heard(self, queue: Queue) -> list[int]:
         """Take note of how full Slurm is, and of what was submitted without being written down.
@@ -129,7 +120,7 @@ class Submissions:
                     if is_full(error):
                         # There may be room for fewer, and there is none for others.
                         self._most_at_once = max(1, len(members) // 2)
-                        left = [position for position in offered if self._plan.jobs[position].element is None]
+                        left = [n for n in offered if self._plan.jobs[n].state is JobState.READY]
                         self._refuse(left, error, others_go_on=self._others_go_on or len(members) > 1)
                         return
                     self._refuse(members, error, others_go_on=self._others_go_on)
@@ -140,6 +131,14 @@ class Submissions:
                     self._refusals.forget(members)
                     self._in_queue += len(members)
                     self._most_at_once *= 2
+
+    def _make_room(self) -> None:
+        """Take the last parked job back."""
+        parked = {job.element: n for n, job in enumerate(self._plan.jobs) if job.element and job.is_parked}
+        if parked:
+            last = max(parked, key=lambda element: (element.array, element.task))
+            self._slurm.cancel_elements([last])
+            self._record.write(self._record.unpark([parked[last]]))
 
     def _refuse(self, positions: Iterable[int], error: Rejected, *, others_go_on: bool) -> None:
         """Take note that Slurm refuses jobs, and let those fail that it has refused too often."""
