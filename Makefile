@@ -36,6 +36,7 @@ types: env ## types
 	$(RUN)/mypy
 
 # A test that fails is tried once more, and the summary names it (RERUN): real servers now and then answer late.
+# One of a promise, such as that nothing is lost, is so only where the machine was too slow (tests/promises.py).
 test: env services lint types ## everything that CI runs
 	$(RUN)/pytest --reruns 1 -n 2 --dist loadgroup -m "not e2e and not slow" $(ARGS)
 	$(RUN)/pytest --reruns 1 -n 2 --dist loadgroup -m "e2e or slow" $(ARGS)

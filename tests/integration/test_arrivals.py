@@ -19,8 +19,9 @@ from resources.kafka import LastError, make_producer
 from resources.site import ArrivalSettings, KafkaSettings
 from services.embedded_kafka import EmbeddedKafka
 from tests.arrivals.delivered import DETECTORS, ReceivingSite, announced, deliver, make_repository, receiving_site
+from tests.promises import PROMISES
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, PROMISES]
 
 VISITS = 4
 

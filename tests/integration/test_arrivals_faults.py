@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from benchmarks.soak.chaos import SHORT_PLAN
+from tests.promises import PROMISES
 
-pytestmark = [pytest.mark.integration, pytest.mark.slow]
+pytestmark = [pytest.mark.integration, pytest.mark.slow, PROMISES]
 
 TOP = Path(__file__).parents[2]
 MESSAGES = 20_000

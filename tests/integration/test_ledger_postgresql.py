@@ -34,8 +34,9 @@ from tests.arrivals.test_ledger import *  # noqa: F403
 from tests.arrivals.test_ledger import NOW, PARTITION, LedgerLife, received, record
 from tests.arrivals.test_months import *  # noqa: F403
 from tests.arrivals.test_schema import differences
+from tests.promises import PROMISES
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, PROMISES]
 
 
 @pytest.fixture
@@ -169,7 +170,9 @@ def test_what_is_replayed_while_its_month_is_copied_is_not_lost(ledger, monkeypa
 def await_lock_request(ledger: Ledger) -> None:
     """Wait until somebody waits for a lock."""
     deadline = time.monotonic() + 60
-    while not rows_of(ledger, "SELECT 1 FROM pg_locks WHERE NOT granted") and time.monotonic() < deadline:
+    while not rows_of(ledger, "SELECT 1 FROM pg_locks WHERE NOT granted"):
+        if time.monotonic() > deadline:
+            raise TimeoutError("nobody waits for a lock")
         time.sleep(0.02)
 
 

@@ -12,8 +12,9 @@ import pytest
 
 from benchmarks.soak.launcher_faults import FAULTS, Fault, try_fault
 from benchmarks.soak.launcher_site import LauncherSite
+from tests.promises import PROMISES
 
-pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(1800), PROMISES]
 
 PATIENCE_S = 900.0
 """How long anything may take that has to happen by itself, on a slow machine."""
