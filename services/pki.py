@@ -1,6 +1,6 @@
 """A throw-away certificate authority, and certificates of the right and of the wrong kind, for tests.
 
-The keys lie unprotected beside the certificates and everything ends after a month: nothing of it is fit for a site.
+The keys lie unprotected beside the certificates: nothing of it is fit for a site.
 
 Belongs here: making authorities and certificates as PEM files. Doesn't: who is let in with them
 (`services.apache_kafka`).
@@ -22,7 +22,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 ORGANISATION = "Throw-away tests"
-LIFE = datetime.timedelta(days=30)
+LIFE = datetime.timedelta(days=3650)
+"""Longer than anybody keeps a folder of services: one that runs would have to be started anew with every renewal."""
+
 _DAY = datetime.timedelta(days=1)
 
 

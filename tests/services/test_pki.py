@@ -4,8 +4,10 @@ import socket
 import ssl
 import stat
 import threading
+from datetime import UTC, datetime, timedelta
 
 import pytest
+from cryptography import x509
 
 from services.pki import Authority
 
@@ -75,6 +77,14 @@ def test_the_same_name_gets_the_same_certificate(authority):
 
     assert Authority(authority.folder).issue("drp-arrivals") == first
     assert first.certificate.read_bytes() == content
+
+
+def test_services_that_were_left_alone_for_years_start_again(authority):
+    issued = authority.issue("broker")
+
+    for file in (issued.ca, issued.certificate):
+        end = x509.load_pem_x509_certificate(file.read_bytes()).not_valid_after_utc
+        assert end > datetime.now(UTC) + timedelta(days=9 * 365)
 
 
 def test_keys_are_readable_by_their_owner_alone(authority):
