@@ -41,6 +41,7 @@ from arrivals.daemon import run_daemon
 from arrivals.files import Policy
 from benchmarks.arrival_site import PARTITIONS, READER, TOPIC, ArrivalSite, make_butler
 from benchmarks.arrival_world import DETECTORS, Camera, File, exposure_numbers, insert
+from benchmarks.ending import end_in_order
 from benchmarks.report import Machine, Report, Result
 from drp_tasks.raw_formatter import SimCamRawFormatter
 from services.apache_kafka import ApacheKafka, may_read
@@ -242,6 +243,7 @@ def measure(folder: Path, scale: Scale, console: Console) -> Report:
 
 def main() -> None:
     """Measure, print, and write the results' file; a missed target is no error."""
+    end_in_order()
     parser = argparse.ArgumentParser(prog="benchmarks.arrivals", description="From Kafka into the Butler.")
     parser.add_argument("--night", action="store_true", help="a whole night: 2,400 zips, 250,000 single files; hours")
     for name in ("flats", "singles", "zips", "minutes"):

@@ -29,6 +29,7 @@ from arrivals.drain import DrainLimits, drain
 from arrivals.ledger import Ledger
 from arrivals.records import Recorded, Settlement
 from arrivals.states import State
+from benchmarks.ending import end_in_order
 from benchmarks.report import Machine, Report, Result
 from resources.site import ArrivalSettings, KafkaSettings, TlsSettings
 from services.apache_kafka import ApacheKafka, may_read
@@ -378,6 +379,7 @@ def _sidecar(identity: str, day_obs: int, exposure: int, detector: int) -> dict[
 
 def main() -> None:
     """Measure, print, and write the results' file; a missed target is no error."""
+    end_in_order()
     parser = argparse.ArgumentParser(prog="benchmarks.drain", description="Messages into the ledger.")
     parser.add_argument("--messages", type=int, default=1_000_000, help="how many")
     parser.add_argument("--state", type=Path, help="where a folder for the servers is made; by default /tmp")

@@ -46,7 +46,6 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
-import signal
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -57,6 +56,7 @@ from rich.table import Table
 
 from benchmarks.arithmetic import covered_s, marginal_s, median
 from benchmarks.comparison import BareRelease, Comparison
+from benchmarks.ending import end_in_order
 from benchmarks.finished import FinishedSubmission, finished_submissions, last_attempts
 from benchmarks.loading import Loading, time_loading
 from benchmarks.report import Machine, Report, Result
@@ -295,12 +295,12 @@ def measure(survey: str, state: Path, console: Console, *, fresh: bool) -> Repor
 
 def main() -> None:
     """Measure, print, and write the results' file; a missed target is no error."""
+    end_in_order()
     parser = argparse.ArgumentParser(prog="benchmarks.overhead", description="What the platform costs.")
     parser.add_argument("--survey", choices=sorted(PRESETS), default="demo", help="what is processed")
     parser.add_argument("--state", type=Path, help="folder of all state; by default .state/overhead-<survey>")
     parser.add_argument("--fresh", action="store_true", help="make a release that is there already again")
     options = parser.parse_args()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     console = Console(highlight=False)
     state = options.state or Path(".state") / f"overhead-{options.survey}"
     report = measure(options.survey, state, console, fresh=options.fresh)

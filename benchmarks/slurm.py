@@ -41,6 +41,7 @@ from typing import Any
 from lsst.ctrl.bps import BpsConfig, GenericWorkflow, GenericWorkflowExec, GenericWorkflowJob
 from rich.console import Console
 
+from benchmarks.ending import end_in_order
 from benchmarks.report import Machine, Report, Result
 from launchers.slurm.service import SlurmService
 from services.slurm import ClusterShape, Slurm
@@ -189,6 +190,7 @@ def time_parsl(folder: Path, jobs: int) -> float | None:
 
 def main() -> None:
     """Measure, print, and write the results' file; a missed target is no error."""
+    end_in_order()
     parser = argparse.ArgumentParser(prog="benchmarks.slurm", description="Submitting to Slurm, and reporting.")
     parser.add_argument("--jobs", type=int, default=JOBS, help="how many")
     options = parser.parse_args()

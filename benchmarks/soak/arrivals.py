@@ -22,6 +22,7 @@ from pathlib import Path
 from rich.console import Console
 
 from arrivals.ledger import Ledger
+from benchmarks.ending import end_in_order
 from benchmarks.report import RESULTS, Machine, Report, Result
 from benchmarks.soak import evidence
 from benchmarks.soak.broken import WAYS
@@ -164,6 +165,7 @@ def _at_work(incidents: Sequence[Incident]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the soak, print what was found and write it as figures and text, and say whether all promises were kept."""
+    end_in_order()
     parser = argparse.ArgumentParser(prog="make soak NAME=arrivals", description=__doc__)
     parser.add_argument("--messages", type=int, default=MESSAGES)
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="0: break everything once, as in `make test`")

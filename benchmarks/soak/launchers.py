@@ -13,7 +13,6 @@ Belongs here: the command. Doesn't: any fault (`benchmarks.soak.launcher_faults`
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -21,6 +20,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from benchmarks.ending import end_in_order
 from benchmarks.report import RESULTS, Machine
 from benchmarks.soak.keeping import empty_folder
 from benchmarks.soak.launcher_faults import FAULTS, Fault, TrialResult, try_fault
@@ -63,6 +63,7 @@ def soak(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the soak, print what was found and write it as figures and text, and say whether all promises were kept."""
+    end_in_order()
     parser = argparse.ArgumentParser(prog="make soak NAME=launchers", description=__doc__)
     parser.add_argument("--times", type=int, default=TIMES, help="how often each fault is tried")
     parser.add_argument("--only", action="append", choices=[fault.name for fault in FAULTS], help="this fault alone")
@@ -82,8 +83,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def say(line: str) -> None:
         console.print(f"{time.monotonic() - began:7.1f} s  {line}", markup=False, highlight=False)
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.default_int_handler)
     was_stopped = False
     try:
         with empty_folder(options.folder) as folder:
