@@ -13,12 +13,13 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Mapping, Sequence
-from typing import Any
-
-from lsst.ctrl.bps import GenericWorkflow
+from typing import TYPE_CHECKING, Any
 
 from resources.errors import Rejected
 from resources.site import UrlRule, WmsSettings
+
+if TYPE_CHECKING:
+    from lsst.ctrl.bps import GenericWorkflow  # its import takes the middleware's seconds
 
 HTCONDOR = "launchers.htcondor.HTCondorService"
 PANDA = "launchers.panda.PandaService"
