@@ -22,9 +22,16 @@ from typing import ClassVar, Self
 
 from services.loopback import LOOPBACK
 from services.mariadb import OWNER, MariaDB
-from services.service import Service, write_at_once
+from services.service import Service, ServiceError, write_at_once
 from services.short_paths import close_way, open_way, short_way
-from services.slurm_daemons import Munge, SlurmController, SlurmDatabase, SlurmNode
+from services.slurm_daemons import (
+    CONTROL_GROUPS,
+    Munge,
+    SlurmController,
+    SlurmDatabase,
+    SlurmNode,
+    has_control_groups,
+)
 
 QUEUES = ("main", "small", "urgent")
 """Partitions: the default one with all nodes, one with the last node alone, and one whose jobs preempt all others'."""
@@ -86,6 +93,7 @@ class Slurm(Service):
         *SlurmDatabase.packages,
         *MariaDB.packages,
     )
+    start_timeout_s: ClassVar[float] = 120.0
 
     def __init__(self, folder: Path, shape: ClusterShape | None = None) -> None:
         super().__init__(folder)
@@ -125,6 +133,16 @@ class Slurm(Service):
         return self.controller.pid
 
     @property
+    def memory_bytes(self) -> int:
+        """What all its daemons hold."""
+        return sum(part.memory_bytes for part in self.parts)
+
+    @property
+    def access(self) -> str:
+        """The variable that leads clients to it."""
+        return " ".join(f"{name}={value}" for name, value in self.variables.items())
+
+    @property
     def variables(self) -> Mapping[str, str]:
         """What clients need in their environment."""
         return {"SLURM_CONF": str(self.configuration)}
@@ -151,7 +169,19 @@ class Slurm(Service):
         return done.stdout if done.returncode == 0 else ""
 
     def start(self) -> Self:
-        """Start what doesn't run of it, and return when all nodes take jobs."""
+        """Start what doesn't run of it, and return when all nodes take jobs.
+
+        Raises
+        ------
+        ServiceError
+            The machine has no such control groups, a daemon ended, or a node takes no jobs: what it says is in the
+            message.
+        """
+        if not has_control_groups():
+            raise ServiceError(
+                f"{self.name}: {CONTROL_GROUPS} is not of version 1, which limits the memory of jobs here; "
+                "boot with systemd.unified_cgroup_hierarchy=0"
+            )
         self.folder.mkdir(parents=True, exist_ok=True)
         open_way(self.folder, self._way)
         self.prepare()
@@ -190,7 +220,13 @@ class Slurm(Service):
 
     def _await_nodes(self) -> None:
         deadline = time.monotonic() + self.start_timeout_s
-        while not self.is_ready() and time.monotonic() < deadline:
+        while not self.is_ready():
+            if time.monotonic() > deadline:
+                said = self.client("sinfo", "--noheader", "--Node", "--partition=main", "--format=%N is %T (%E)")
+                raise ServiceError(
+                    f"{self.name}: after {self.start_timeout_s:g} s not all nodes take jobs: "
+                    f"{', '.join(said.splitlines()) or 'the controller says nothing'}; see {self.folder}/slurm*/log"
+                )
             # A node that was down is asked back, and one that says nothing yet is left alone.
             self.client("scontrol", "update", f"nodename={self._node_list}", "state=resume")
             time.sleep(_POLL_S)
@@ -282,10 +318,10 @@ class Slurm(Service):
         return "".join(f"{key}={value}\n" for key, value in settings.items())
 
 
-_CGROUP_CONFIGURATION = """\
+_CGROUP_CONFIGURATION = f"""\
 CgroupPlugin=cgroup/v1
 CgroupAutomount=no
-CgroupMountpoint=/sys/fs/cgroup
+CgroupMountpoint={CONTROL_GROUPS}
 ConstrainRAMSpace=yes
 ConstrainSwapSpace=no
 ConstrainCores=no

@@ -19,9 +19,16 @@ from typing import ClassVar
 from services.loopback import LOOPBACK, kept_port, listens
 from services.service import Service
 
-_CONTROL_GROUPS = Path("/sys/fs/cgroup")
+CONTROL_GROUPS = Path("/sys/fs/cgroup")
+"""Where the kernel shows them."""
+
 _GONE_S = 10.0
 _POLL_S = 0.05
+
+
+def has_control_groups() -> bool:
+    """Whether the machine has what nodes hold their jobs together by: control groups of version 1."""
+    return (CONTROL_GROUPS / "freezer").is_dir()
 
 
 class Munge(Service):
@@ -144,7 +151,7 @@ class SlurmNode(SlurmDaemon):
 
     def processes(self) -> Iterator[int]:
         """Give the processes of its jobs, whether the daemon runs or not."""
-        groups = _CONTROL_GROUPS / "freezer" / f"slurm_{self.node}"
+        groups = CONTROL_GROUPS / "freezer" / f"slurm_{self.node}"
         for members in groups.rglob("cgroup.procs"):
             with contextlib.suppress(OSError):
                 yield from map(int, members.read_text(encoding="ascii").split())
@@ -157,7 +164,7 @@ class SlurmNode(SlurmDaemon):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
             time.sleep(_POLL_S)
-        for group in _CONTROL_GROUPS.glob(f"*/slurm_{self.node}"):
+        for group in CONTROL_GROUPS.glob(f"*/slurm_{self.node}"):
             for folder in sorted((path for path in group.rglob("*") if path.is_dir()), reverse=True):
                 with contextlib.suppress(OSError):
                     folder.rmdir()
