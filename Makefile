@@ -53,5 +53,6 @@ soak: env services ## one long fault run: make soak NAME=arrivals (exit 1: a pro
 docs: env ## the documentation, in site/
 	$(RUN)/mkdocs build --strict
 
-clean: ## remove what was made here
+clean: ## end the services that run here, and remove what was made
+	@if [ -d .state/services ] && [ -x $(RUN)/drp ]; then DRP_STATE=.state $(RUN)/drp services down; fi
 	rm -rf .venv .boot .state site .pytest_cache .mypy_cache .ruff_cache
