@@ -7,6 +7,7 @@ import signal
 import time
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 from lsst.ctrl.bps import WmsStates
@@ -344,9 +345,9 @@ def test_few_calls_submit_many_jobs(slurm, tmp_path, monkeypatch):
     calls: list[str] = []
     run = Commands._run
 
-    def counted(self: Commands, program: str, *arguments: str) -> str:
+    def counted(self: Commands, program: str, *arguments: str, **options: Any) -> str:
         calls.append(program)
-        return run(self, program, *arguments)
+        return run(self, program, *arguments, **options)
 
     monkeypatch.setattr(Commands, "_run", counted)
     folder = tmp_path / "w"
