@@ -53,29 +53,35 @@ def service_faults() -> Iterator[None]:
 def up(names: Names = None) -> None:
     """Start services, and those that they need; what runs already stays as it is."""
     console = make_console()
-    faults = []
+    failed = []
     since = time.monotonic()
     with service_faults():
         for entry, started in together.start(services_folder(), names or ()):
-            if (fault := started.exception()) is not None:
-                faults.append(fault)
-                console.print(Text.assemble((f"{entry.name:20}", "bold"), ("failed", "red")))
-                continue
-            service = started.result()
-            said = f"after {time.monotonic() - since:.1f} s: {service.address}  {service.access}"
-            console.print(Text.assemble((f"{entry.name:20}", "bold"), ("runs ", "green"), said), soft_wrap=True)
-        if faults:
-            raise faults[0]
+            try:
+                service = started.result()
+            except ServiceError as error:
+                failed.append(entry.name)
+                state, said = ("failed ", "red"), str(error)
+            else:
+                state = ("runs ", "green")
+                said = f"after {time.monotonic() - since:.1f} s: {service.address}  {service.access}"
+            console.print(Text.assemble((f"{entry.name:20}", "bold"), state, said), soft_wrap=True)
+    if failed:
+        raise SiteFault("failed, for the reasons above", ", ".join(failed))
 
 
 @app.command("down")
 def down(names: Names = None) -> None:
     """End services, and those that need them; their data stay for the next start."""
     console = make_console()
+    ran = False
     with service_faults():
         for entry, ended in together.stop(services_folder(), names or ()):
             if ended.result():
+                ran = True
                 console.print(Text.assemble((f"{entry.name:20}", "bold"), "ended"))
+    if not ran:
+        console.print(f"nothing ran in {services_folder()}", soft_wrap=True)
 
 
 @app.command("status")
