@@ -308,14 +308,7 @@ def may_mirror_to(principal: str, topics: Sequence[str], sources: Sequence[str])
     sources
         Aliases of the clusters that it copies from.
     """
-    copying = (
-        AclOperation.CREATE,
-        AclOperation.WRITE,
-        AclOperation.DESCRIBE,
-        AclOperation.DESCRIBE_CONFIGS,
-        AclOperation.ALTER,
-        AclOperation.ALTER_CONFIGS,
-    )
+    copying = (AclOperation.CREATE, AclOperation.WRITE, AclOperation.DESCRIBE, AclOperation.ALTER)
     groups = [f"{source}-mm2" for source in sources]
     return [
         *_allow(principal, ResourceType.TOPIC, topics, copying),

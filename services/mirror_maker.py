@@ -1,7 +1,8 @@
 """MirrorMaker2: copies a cluster's topics to another one, as a site does with the topics that are meant for it.
 
-It keeps its own state in the target, and needs no right at the source but to read. Groups' offsets are not carried
-over: the platform keeps its own.
+It keeps its own state in the target, and needs no right at the source but to read. Neither settings of topics nor
+groups' offsets are carried over: how long copies are kept is for the target to say, and the platform keeps its own
+offsets.
 
 Belongs here: the process and its properties, and what a copy is called. Doesn't: the clusters
 (`services.apache_kafka`), or a site's properties (``deploy/kafka``).
@@ -151,6 +152,7 @@ class MirrorMaker(Service):
             "emit.checkpoints.enabled": "false",
             "sync.group.offsets.enabled": "false",
             "sync.topic.acls.enabled": "false",
+            "sync.topic.configs.enabled": "false",
             "replication.factor": "1",
             "offset-syncs.topic.replication.factor": "1",
             "offset.storage.replication.factor": "1",

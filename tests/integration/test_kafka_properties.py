@@ -7,11 +7,15 @@ from collections.abc import Iterator
 
 import pytest
 import yaml
-from confluent_kafka import Producer
+from confluent_kafka import KafkaException, Producer
 from confluent_kafka.admin import (
     AclBindingFilter,
     AclOperation,
     AclPermissionType,
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
     ResourcePatternType,
     ResourceType,
 )
@@ -121,6 +125,18 @@ def test_at_the_usdf_reading_is_all_that_is_asked_for(kafka_usdf, tmp_path):
     assert mine == {
         (f"User:{VARIABLES['MIRROR']}", "TOPIC", VARIABLES["SITE_TOPICS"], "PREFIXED", each) for each in operations
     }
+
+
+def test_who_copies_cannot_change_how_long_copies_are_kept(broker, new_topic):
+    topic = new_topic(broker)
+    admin = AdminClient(broker.client(VARIABLES["MIRROR"]))
+    kept = ConfigEntry("retention.ms", "1", incremental_operation=AlterConfigOpType.SET)
+    change = ConfigResource(ConfigResource.Type.TOPIC, topic, incremental_configs=[kept])
+
+    [answer] = admin.incremental_alter_configs([change]).values()
+
+    with pytest.raises(KafkaException, match="TOPIC_AUTHORIZATION_FAILED"):
+        answer.result(PATIENCE_S)
 
 
 def test_everything_that_is_announced_arrives_also_when_the_naming_policy_is_changed(

@@ -19,7 +19,7 @@ site)
     bootstrap=$SITE_BOOTSTRAP
     topics=(--topic "$SITE_TOPICS" --topic "usdf.$SITE_TOPICS")
     allow "$READER" $(operations Read Describe) "${topics[@]}" --group drp-
-    allow "$MIRROR" $(operations Create Write Describe DescribeConfigs Alter AlterConfigs) "${topics[@]}"
+    allow "$MIRROR" $(operations Create Write Describe Alter) "${topics[@]}"
     allow "$MIRROR" $(operations All) --topic mm2-
     allow "$MIRROR" $(operations Read Describe) --group usdf-mm2
     ;;
