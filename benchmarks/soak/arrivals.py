@@ -178,7 +178,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console = Console(width=200, record=True)
     began = time.monotonic()
     machine = Machine.here()
-    population = Population(options.messages, len(WAYS), options.seed, options.files_an_exposure)
+    try:
+        population = Population(options.messages, len(WAYS), options.seed, options.files_an_exposure)
+    except ValueError as error:
+        parser.error(str(error))
     with empty_folder(options.folder) as folder:
         done = soak(
             folder,
