@@ -42,8 +42,13 @@ class Result:
 
     @property
     def met(self) -> bool | None:
-        """Whether the target is met; None without one."""
-        return None if self.target is None else self.value <= self.target
+        """Whether the target is met; None without one, and where the figure is noise."""
+        return None if self.target is None or self.is_noise else self.value <= self.target
+
+    @property
+    def is_noise(self) -> bool:
+        """Whether it is less than nothing, as no cost can be: what was measured is smaller than how it varies."""
+        return self.value < 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +127,8 @@ class Report:
         table.add_column("")
         for result in self.results:
             target = "" if result.target is None else f"≤ {_figure(result.target, result.unit)}"
-            verdict = {None: "", True: "[green]met[/]", False: "[red]missed[/]"}[result.met]
+            nothing = "[yellow]noise[/]" if result.is_noise else ""
+            verdict = {None: nothing, True: "[green]met[/]", False: "[red]missed[/]"}[result.met]
             table.add_row(result.name, _figure(result.value, result.unit), target, verdict)
         return table
 

@@ -26,6 +26,14 @@ def test_a_target_of_nothing_at_all_is_a_target():
     assert Result("connections", 1, "", 0).met is False
 
 
+def test_a_cost_below_nothing_is_noise_and_meets_no_target():
+    cost = Result("cost", -0.2, "ms", 5.0)
+
+    assert cost.met is None
+    assert cost.is_noise
+    assert not Result("cost", 0.0, "ms", 5.0).is_noise
+
+
 def test_the_file_is_named_like_the_benchmark_and_holds_machine_and_figures(tmp_path):
     path = report(Result("load", 5.0, "s", 4.0), Result("ratio", 2.0, "")).write(tmp_path / "results")
 
@@ -53,11 +61,13 @@ def test_a_figure_that_is_no_number_is_not_written(tmp_path):
 def test_the_table_says_what_is_missed():
     console = Console(width=100, record=True, file=None, quiet=False)
     with console.capture() as shown:
-        console.print(report(Result("load", 5.0, "s", 4.0), Result("cost", 3.0, "ms", 5.0)).table())
+        figures = Result("load", 5.0, "s", 4.0), Result("cost", 3.0, "ms", 5.0), Result("less", -1.0, "ms", 5.0)
+        console.print(report(*figures).table())
 
-    load, cost = shown.get().splitlines()[-2:]
+    load, cost, less = shown.get().splitlines()[-3:]
     assert load.split() == ["load", "5", "s", "≤", "4", "s", "missed"]
     assert cost.split() == ["cost", "3", "ms", "≤", "5", "ms", "met"]
+    assert less.split() == ["less", "-1", "ms", "≤", "5", "ms", "noise"]
 
 
 def test_this_machine_is_described():
