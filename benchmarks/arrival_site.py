@@ -17,6 +17,7 @@ from typing import Self
 from confluent_kafka import Producer
 from lsst.daf.butler import Butler, CollectionType, Config, DatasetType
 
+from arrivals.daemon import Intake
 from arrivals.drain import Drain
 from arrivals.files import Policy
 from arrivals.ingest import ingest_pending
@@ -152,6 +153,43 @@ class ArrivalSite:
         status = Path("/proc/self/status").read_text(encoding="ascii")
         [peak] = (line for line in status.splitlines() if line.startswith("VmHWM:"))
         return [*results, Result("raws", self.count(), "datasets"), Result("memory", int(peak.split()[1]) / 1024, "MB")]
+
+
+class OneProcess:
+    """The same messages through ``drp ingestd``: one process, with databases of its own.
+
+    Parameters
+    ----------
+    site
+        Whose files and messages it reads, and how; nothing has arrived yet since it was told how to verify.
+    butler, ledger
+        Its own.
+    """
+
+    def __init__(self, site: ArrivalSite, butler: Butler, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._intake = Intake(site.kafka, site.settings, ledger, butler)
+        self.take_turn()  # it runs before anything comes
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._intake.close()
+
+    def take_turn(self) -> int:
+        """Do what the daemon does in a turn; gives how many messages are left in Kafka or to be ingested."""
+        turn = self._intake.turn()
+        if turn.drained is None or turn.trouble:
+            raise RuntimeError(turn.trouble)
+        return turn.drained.lag + self._ledger.backlog()
+
+    def take_turns(self) -> None:
+        """Take turns until nothing is left."""
+        while self.take_turn():
+            pass
 
 
 _draining: list[tuple[Drain, Ledger]] = []

@@ -1,18 +1,20 @@
 """How fast what arrives gets from Kafka into the Butler, beside the Butler alone and beside a daemon's small batches.
 
-Three ways into three Butlers of one PostgreSQL, with the same files, in turns, so that whatever else the machine does
-slows all three alike: (a) ``Butler.ingest`` alone, in batches of 1,000, with references made before the clock starts;
-(b) as ctrl_ingestd does, in batches of 50, each reference read from its sidecar and its data ID looked up by itself;
-(c) ours, whole: drained from a real Kafka into the ledger, verified, ingested, settled. As at a site whose sensor
-drains while a run ingests, one process drains what is new while another ingests what came the turn before, so the clock
-runs from the first message's drain to the last one's settling. One writer writes to the Butler. Figures of CPU are of
-the process that ingests.
+Four ways into four Butlers of one PostgreSQL, with the same files, in turns, so that whatever else the machine does
+slows all of them alike: (a) ``Butler.ingest`` alone, in batches of 1,000, with references made before the clock starts;
+(b) as ctrl_ingestd does, in batches of 50, each reference read from its sidecar by way of the registry, and the data
+IDs of a batch looked up by the Butler; (c) ours, whole: drained from a real Kafka into the ledger, verified, ingested,
+settled. As at a site whose sensor drains while a run ingests, one process drains what is new while another ingests what
+came the turn before, so the clock runs from the first message's drain to the last one's settling; (d) the same by the
+turns of ``drp ingestd``, which does both in one process. One writer writes to each Butler. Figures of CPU are of the
+process that ingests.
 
 All this is done twice: with files compared by size, which is what (a) and (b) look at too, and with their checksums
 computed as well, for which each file is read.
 
-The files are raws of flats with sidecars, whose exposures are known: the work that all three ways have in common. Raws
-of the sky, with their visits, and shuffled zips are ingested after that; then one exposure a minute arrives.
+The files are raws of flats with sidecars, whose exposures are known: the work that all ways have in common. Raws of
+the sky, with their visits, and shuffled zips are ingested after that; then one exposure a minute arrives, and
+``drp ingestd``, which waits for nothing, has it in the Butler: how long the sensor takes, its settings say.
 
 Belongs here: the ways, the stages and what is reported. Doesn't: the files (`benchmarks.arrival_world`), or the site
 that they arrive at (`benchmarks.arrival_site`).
@@ -28,7 +30,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from itertools import batched
 from pathlib import Path
@@ -39,7 +41,8 @@ from rich.console import Console
 
 from arrivals.daemon import run_daemon
 from arrivals.files import Policy
-from benchmarks.arrival_site import PARTITIONS, READER, TOPIC, ArrivalSite, make_butler
+from arrivals.ledger import Ledger
+from benchmarks.arrival_site import PARTITIONS, READER, TOPIC, ArrivalSite, OneProcess, make_butler
 from benchmarks.arrival_world import DETECTORS, Camera, File, exposure_numbers, insert
 from benchmarks.ending import end_in_order
 from benchmarks.report import Machine, Report, Result
@@ -59,16 +62,20 @@ _DURABLE = {"fsync": "on", "full_page_writes": "on", "shared_buffers": "512MB", 
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """How many exposures arrive: of flats, of the sky as single files, of the sky as zips, and one a minute."""
+    """How many exposures arrive: of flats, of the sky as single files, of the sky as zips, and one a minute.
 
+    Each scale has a report of its own.
+    """
+
+    report: str
     flats: int
     singles: int
     zips: int
     minutes: int
 
 
-SHORT = Scale(flats=100, singles=10, zips=20, minutes=3)
-NIGHT = Scale(flats=100, singles=1_220, zips=2_400, minutes=10)
+SHORT = Scale("arrivals", flats=100, singles=10, zips=20, minutes=3)
+NIGHT = Scale("arrivals-night", flats=100, singles=1_220, zips=2_400, minutes=10)
 
 
 @dataclass(slots=True)
@@ -114,28 +121,50 @@ def ingest_in_small_batches(butler: Butler, files: Sequence[File], path: Callabl
             butler.ingest(*datasets, transfer="direct")
 
 
-def compare(site: ArrivalSite, bare: Butler, small: Butler, exposures: Sequence[int], policy: Policy) -> list[Result]:
-    """Bring the same flats into three Butlers, in turns.
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """The Butlers of the other ways, and the daemon's ledger."""
+
+    bare: Butler
+    small: Butler
+    ingestd: Butler
+    ledger: Ledger
+
+    def close(self) -> None:
+        """Let go of them."""
+        for each in (self.bare, self.small, self.ingestd, self.ledger):
+            each.close()
+
+
+def compare(site: ArrivalSite, beside: Beside, exposures: Sequence[int], policy: Policy) -> list[Result]:
+    """Bring the same flats into all Butlers, in turns.
 
     Ours is a turn behind: what has been drained in one turn is ingested in the next, and the last one after all.
     """
     site.verify(policy)
     before = site.count()
     camera = Camera(site.rucio, on_sky=False)
-    for butler in (bare, small, site.butler):
+    for butler in (beside.bare, beside.small, beside.ingestd, site.butler):
         insert(butler, camera.records(exposures))
     files = camera.singles(exposures)
     random.Random(1).shuffle(files)
-    clocks = {"bare": Clock(), "small": Clock(), "ours": Clock()}
-    for some in batched(files, _EXPOSURES_A_TURN * DETECTORS):
-        ingest_bare(bare, some, lambda file: str(camera.folder / file.name), clocks["bare"])
-        ingest_in_small_batches(small, some, lambda file: str(camera.folder / file.name), clocks["small"])
-        site.publish(some)
+    clocks = {"bare": Clock(), "small": Clock(), "ours": Clock(), "ingestd": Clock()}
+    with OneProcess(site, beside.ingestd, beside.ledger) as ingestd:
+        for some in batched(files, _EXPOSURES_A_TURN * DETECTORS):
+            ingest_bare(beside.bare, some, lambda file: str(camera.folder / file.name), clocks["bare"])
+            ingest_in_small_batches(beside.small, some, lambda file: str(camera.folder / file.name), clocks["small"])
+            site.publish(some)
+            with clocks["ours"].running():
+                site.take_turn()
+            with clocks["ingestd"].running():
+                ingestd.take_turn()
         with clocks["ours"].running():
-            site.take_turn()
-    with clocks["ours"].running():
-        site.take_turns()
+            site.take_turns()
+        with clocks["ingestd"].running():
+            ingestd.take_turns()
     site.expect(datasets=before + len(files))
+    if beside.ledger.counts() != site.ledger.counts():
+        raise RuntimeError(f"drp ingestd has {beside.ledger.counts()}, not {site.ledger.counts()}")
     each_us = 1e6 / len(files)
     figures = [Result(f"{policy}_flats", len(files), "files")]
     for name, clock in clocks.items():
@@ -147,6 +176,7 @@ def compare(site: ArrivalSite, bare: Butler, small: Butler, exposures: Sequence[
         Result(f"{policy}_ours_files_a_second", len(files) / ours, "1/s"),
         Result(f"{policy}_ours_to_bare", ours / clocks["bare"].wall_s, "", MOST_TO_BARE),
         Result(f"{policy}_ours_to_small_batches", ours / clocks["small"].wall_s, "", MOST_TO_SMALL),
+        Result(f"{policy}_ingestd_to_bare", clocks["ingestd"].wall_s / clocks["bare"].wall_s, ""),
     ]
 
 
@@ -191,8 +221,8 @@ def by_the_minute(site: ArrivalSite, exposures: Sequence[int], scratch: Path) ->
     latencies = site.latencies(exposures)
     return [
         Result("minutes", len(exposures), "min"),
-        Result("latency_median_s", float(np.median(latencies)), "s"),
-        Result("latency_p95_s", float(np.percentile(latencies, 95)), "s", MOST_LATENCY_S),
+        Result("ingestd_latency_median_s", float(np.median(latencies)), "s"),
+        Result("ingestd_latency_p95_s", float(np.percentile(latencies, 95)), "s", MOST_LATENCY_S),
     ]
 
 
@@ -216,13 +246,19 @@ def measure(folder: Path, scale: Scale, console: Console) -> Report:
         PostgreSQL(folder / "postgresql", _DURABLE) as postgresql,
     ):
         os.environ["PGPASSFILE"] = str(postgresql.passfile)
-        bare, small = (make_butler(folder / name, postgresql, name) for name in ("bare", "small"))
-        with ArrivalSite(folder / "site", kafka, postgresql) as site:
+        postgresql.create_database("ingestd_ledger")
+        beside = Beside(
+            bare=make_butler(folder / "bare", postgresql, "bare"),
+            small=make_butler(folder / "small", postgresql, "small"),
+            ingestd=make_butler(folder / "ingestd", postgresql, "ingestd"),
+            ledger=Ledger(postgresql.url("ingestd_ledger")),
+        )
+        with closing(beside), ArrivalSite(folder / "site", kafka, postgresql) as site:
             results: list[Result] = []
             if scale.flats:
-                console.print(f"1/4 {scale.flats} exposures of flats, three ways, twice")
-                results += compare(site, bare, small, exposure_numbers(1, scale.flats), "size")
-                results += compare(site, bare, small, exposure_numbers(5_001, scale.flats), "always")
+                console.print(f"1/4 {scale.flats} exposures of flats, four ways, twice")
+                results += compare(site, beside, exposure_numbers(1, scale.flats), "size")
+                results += compare(site, beside, exposure_numbers(5_001, scale.flats), "always")
             sky = Camera(site.rucio, on_sky=True)
             if scale.singles:
                 console.print(f"2/4 {scale.singles} exposures of the sky as single files")
@@ -236,9 +272,7 @@ def measure(folder: Path, scale: Scale, console: Console) -> Report:
                 console.print(f"4/4 {scale.minutes} minutes, with an exposure in each")
                 results += by_the_minute(site, exposure_numbers(30_001, scale.minutes), folder / "minutes")
             results += site.sizes()
-        for butler in (bare, small):
-            butler.close()
-    return Report("arrivals", machine, tuple(results))
+    return Report(scale.report, machine, tuple(results))
 
 
 def main() -> None:
