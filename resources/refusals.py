@@ -86,7 +86,7 @@ def explain(error: KafkaError, where: str, tls: TlsSettings | None, now: datetim
     if "SSL handshake failed" in text:
         return Retriable(f"Kafka: {text}", broker, "is the broker up, and is this its TLS port?")
     if error.code() == KafkaError._WAIT_COORD:
-        mend = "can it make its topic __consumer_offsets? see offsets.topic.replication.factor"
+        mend = "is it up? if it is, can it make __consumer_offsets: see offsets.topic.replication.factor"
         return Retriable("Kafka: no broker answers for the group", where, mend)
     if error.code() in _NO_TOPIC:
         return Retriable(f"Kafka: {text}", where, "a topic has gone; if it stays away, mend arrivals.topics")

@@ -86,7 +86,7 @@ def test_a_group_for_which_nobody_answers_is_asked_for_seldom(connection, clock)
     connection.commit(READ)
 
     assert first == second
-    assert first.startswith("127.0.0.1:9: Kafka: no broker answers for the group; can it make its topic __consumer_")
+    assert first.startswith("127.0.0.1:9: Kafka: no broker answers for the group; is it up? if it is, can it make __")
     assert connection.consumer.asked == 2
 
 
