@@ -318,7 +318,7 @@ def _dispatcher_request(config: BpsConfig, plan: Plan) -> dict[str, Any]:
         )
     if 0 < walltime_min * 60 <= NOTICE_S:
         raise Rejected(
-            f"{walltime_min:g} minutes are too few: a dispatcher leaves {NOTICE_S // 60} minutes before its time is over",
+            f"{walltime_min:g} minutes are too few: a dispatcher leaves {NOTICE_S // 60} minutes before its time is up",
             DISPATCHER,
             "raise requestWalltime",
         )
