@@ -14,9 +14,10 @@ submits a job anew where it may be tried again, and gives up the descendants of 
   not end well, it asks once for all jobs. Nothing asks for single jobs.
 * Everything is in the submit folder and in Slurm: a dispatcher that dies is requeued, or another takes over.
 
-Belongs here: `jobs` decides what may run, `ends` what an end means, `queue` reads what Slurm says, `commands` runs its
-commands, `arrays` cuts and names arrays, `store` remembers a workflow and `registry` which there are, `workflow` writes
-down what BPS asked for, `checks` says what a cluster can't do, `conductor` makes one workflow go on, `dispatcher` is
-the process that conducts, `report` says how a workflow stands, `oneline` shows trouble, and `service` answers ``bps``.
+Belongs here: `jobs` says what a job is and `plan` what may run, `ends` what an end means, `queue` reads what Slurm
+says, `commands` runs its commands, `arrays` cuts and names arrays, `store` remembers a workflow and `registry` which
+there are, `workflow` writes down what BPS asked for, `checks` says what a cluster can't do, `conductor` makes one
+workflow go on, `dispatcher` is the process that conducts, `report` says how a workflow stands, `oneline` shows trouble,
+and `service` answers ``bps``.
 Doesn't: anything about releases, steps or Dagster. Nothing is imported here, so that the dispatcher starts in no time.
 """

@@ -4,7 +4,7 @@ Everything is written down after it was done in Slurm, and everything that is do
 a conductor may die at any moment.
 
 Belongs here: `Conductor`. Doesn't: when to look (`launchers.slurm.dispatcher`), what may follow from what
-(`launchers.slurm.jobs`), or how jobs are handed to Slurm (`launchers.slurm.submissions`).
+(`launchers.slurm.plan`), or how jobs are handed to Slurm (`launchers.slurm.submissions`).
 """
 
 from __future__ import annotations

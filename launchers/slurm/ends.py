@@ -1,7 +1,7 @@
 """How a job ended in Slurm, and what that means for it.
 
 Belongs here: the kinds of ends, reading them from Slurm's words and from what a job left behind, and memory for another
-attempt, as functions of values. Doesn't: who is affected by an end (`launchers.slurm.jobs`). Standard library only.
+attempt, as functions of values. Doesn't: who is affected by an end (`launchers.slurm.plan`). Standard library only.
 """
 
 from __future__ import annotations

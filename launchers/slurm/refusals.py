@@ -1,7 +1,7 @@
 """Jobs that Slurm doesn't take: when each is offered again, and when it is given up, so that every workflow ends.
 
 Belongs here: `Refusals`, which counts. Doesn't: offering jobs to Slurm (`launchers.slurm.submissions`), or what follows
-for others when one is given up (`launchers.slurm.jobs`). Standard library only.
+for others when one is given up (`launchers.slurm.plan`). Standard library only.
 """
 
 from __future__ import annotations

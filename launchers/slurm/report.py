@@ -16,7 +16,8 @@ from lsst.ctrl.bps import WmsJobReport, WmsRunReport, WmsSpecificInfo, WmsStates
 
 from launchers.slurm.dispatcher import dispatchers, kept_waiting
 from launchers.slurm.ends import KILLED, End, Ending, Mark
-from launchers.slurm.jobs import Element, Job, JobState, Plan
+from launchers.slurm.jobs import Element, Job, JobState
+from launchers.slurm.plan import Plan
 from launchers.slurm.queue import Queue, Queued
 
 _SECONDS_PER_HOUR = 3600.0

@@ -24,8 +24,8 @@ from launchers.slurm.checks import check_requests, largest_memory, unknown_limit
 from launchers.slurm.commands import Slurm, user_name
 from launchers.slurm.conductor import Conductor
 from launchers.slurm.dispatcher import COMMENT, dispatcher_options, dispatchers, waiting_dispatchers
-from launchers.slurm.jobs import Plan
 from launchers.slurm.oneline import in_one_line
+from launchers.slurm.plan import Plan
 from launchers.slurm.queue import Queue
 from launchers.slurm.registry import note, noted, passing_over
 from launchers.slurm.report import Standing, held_message, report_of, standing

@@ -4,7 +4,7 @@ Which jobs there are never changes, and is one file. All else is a journal, with
 of what is known of the workflow as a whole, appended to by one process at a time (`JobStore.locked`), so that a shared
 file system has nothing to get wrong. Jobs leave a small file each when they end.
 
-Belongs here: the files of a submit folder, and who may write them. Doesn't: deciding anything (`launchers.slurm.jobs`).
+Belongs here: the files of a submit folder, and who may write them. Doesn't: deciding anything (`launchers.slurm.plan`).
 Standard library and our errors only.
 """
 
@@ -23,7 +23,8 @@ from typing import Any
 
 from launchers.processes import exclusive
 from launchers.slurm.ends import Ending, Mark, Usage
-from launchers.slurm.jobs import Element, Job, JobState, Plan, Request
+from launchers.slurm.jobs import Element, Job, JobState, Request
+from launchers.slurm.plan import Plan
 from launchers.slurm.queue import seconds
 from resources.errors import SiteFault
 

@@ -22,7 +22,8 @@ from lsst.ctrl.bps import BaseWmsWorkflow, BpsConfig, GenericWorkflow, GenericWo
 from launchers.generic_jobs import FlatJob, final_job, flat_jobs, number, programs_first, script_lines
 from launchers.slurm.commands import user_name
 from launchers.slurm.dispatcher import NOTICE_S
-from launchers.slurm.jobs import Job, Plan, Request
+from launchers.slurm.jobs import Job, Request
+from launchers.slurm.plan import Plan
 from launchers.slurm.store import JobStore
 from resources.errors import Rejected, SiteFault
 

@@ -17,7 +17,8 @@ from toy_slurm import FakeSlurm
 from launchers.slurm import conductor as conductor_module
 from launchers.slurm.conductor import Conductor
 from launchers.slurm.ends import Ending, Usage
-from launchers.slurm.jobs import Element, Job, JobState, Plan, Request
+from launchers.slurm.jobs import Element, Job, JobState, Request
+from launchers.slurm.plan import Plan
 from launchers.slurm.queue import Accounted
 from launchers.slurm.record import Record
 from launchers.slurm.refusals import MOST

@@ -14,7 +14,8 @@ import pytest
 from launchers.slurm import dispatcher as dispatcher_module
 from launchers.slurm.conductor import Conductor
 from launchers.slurm.dispatcher import COMMENT, JOB_NAME, Dispatcher, dispatcher_options, kept_waiting
-from launchers.slurm.jobs import Element, Job, Plan, Request
+from launchers.slurm.jobs import Element, Job, Request
+from launchers.slurm.plan import Plan
 from launchers.slurm.queue import Queue, Queued
 from launchers.slurm.store import JobStore
 from resources.errors import Retriable

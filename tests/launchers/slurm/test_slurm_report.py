@@ -6,7 +6,8 @@ from lsst.ctrl.bps.bps_reports import compile_code_summary, compile_job_summary
 
 from launchers.slurm.dispatcher import COMMENT, JOB_NAME, waiting_dispatchers
 from launchers.slurm.ends import Ending, Usage
-from launchers.slurm.jobs import Element, Job, JobState, Plan, Request
+from launchers.slurm.jobs import Element, Job, JobState, Request
+from launchers.slurm.plan import Plan
 from launchers.slurm.queue import Queue, Queued
 from launchers.slurm.report import held_message, report_of, standing
 

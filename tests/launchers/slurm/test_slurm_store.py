@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from launchers.slurm.jobs import Element, Job, JobState, Plan, Request
+from launchers.slurm.jobs import Element, Job, JobState, Request
+from launchers.slurm.plan import Plan
 from launchers.slurm.store import JobStore, Unreadable
 
 

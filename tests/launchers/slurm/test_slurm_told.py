@@ -7,7 +7,8 @@ from pathlib import Path
 
 from launchers.job_ends import JobEnd
 from launchers.slurm.ends import KILLED, End, Ending, Mark, Usage
-from launchers.slurm.jobs import Element, Job, Plan, Request
+from launchers.slurm.jobs import Element, Job, Request
+from launchers.slurm.plan import Plan
 from launchers.slurm.store import JobStore
 from launchers.slurm.told import job_ends
 
