@@ -9,8 +9,7 @@ from __future__ import annotations
 import dataclasses
 import getpass
 import json
-from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import closing
 from typing import Annotated
 
@@ -22,7 +21,7 @@ from commands.console import make_console
 from drp_assets.submissions import UNCHANGED, request_at
 from launchers.attempts import Work, attempts_of, current_work
 from launchers.casebook import Casebook
-from launchers.causes import place_of
+from launchers.causes import alike, place_of
 from launchers.outcome import QuantumFailure
 from launchers.rescue import Remains, cause_of, of_causes, read_remains
 from launchers.selection import checked
@@ -33,6 +32,7 @@ from resources.errors import Rejected
 from resources.site import Site, read_site
 
 _SHOWN_CASES = 200
+_SHOWN_CAUSES = 20
 
 
 def find_remains(
@@ -145,15 +145,27 @@ def _memory(asked: list[str], step: Step) -> dict[str, int]:
 def _lines(work: Work, remains: Remains, failures: list[QuantumFailure]) -> list[str]:
     waiting = len(remains.quanta) - len(remains.outcome.failures)
     what = f"{len(failures)} failed, {waiting} quanta wait for what failed"
-    examples = {cause_of(failure): failure for failure in reversed(failures)}
-    return [
-        f"{work.last.key.name} ({', '.join(work.partitions) or 'whole'}): {what}",
-        *(
-            f"  {number} × {cause}; such as {_data_id(examples[cause].data_id)}{place_of(examples[cause])},"
-            f" log {examples[cause].log or 'none'}"
-            for cause, number in Counter(map(cause_of, failures)).most_common()
-        ),
-    ]
+    return [f"{work.last.key.name} ({', '.join(work.partitions) or 'whole'}): {what}", *cause_lines(failures)]
+
+
+def cause_lines(failures: Iterable[QuantumFailure]) -> Iterator[str]:
+    """Say what failed, a line for each cause in the words of one failure, the most frequent first.
+
+    Parameters
+    ----------
+    failures
+        What failed.
+    """
+    groups: dict[tuple[str, str, str], list[QuantumFailure]] = {}
+    for failure in failures:
+        groups.setdefault((failure.task, failure.exception, alike(failure.message)), []).append(failure)
+    frequent = sorted(groups.values(), key=len, reverse=True)
+    for some in frequent[:_SHOWN_CAUSES]:
+        first = some[0]
+        where = f"{_data_id(first.data_id)}{place_of(first)}, log {first.log or 'none'}"
+        yield f"  {len(some)} × {cause_of(first)}; such as {where}"
+    if more := frequent[_SHOWN_CAUSES:]:
+        yield f"  {sum(map(len, more))} of {len(more)} more causes: see --show"
 
 
 def _show_cases(site: Site, release: Release, step: Step) -> None:

@@ -27,6 +27,7 @@ from drp_assets.reporting import read_failures  # noqa: E402
 from launchers import warm  # noqa: E402
 from launchers.attempts import attempts_of  # noqa: E402
 from launchers.casebook import Case, Casebook  # noqa: E402
+from launchers.outcome import QuantumFailure  # noqa: E402
 from planning.release import read_release  # noqa: E402
 from resources.errors import Rejected  # noqa: E402
 from resources.site import Site, read_site  # noqa: E402
@@ -289,6 +290,21 @@ def case(number: int, **changes: str) -> Case:
     values = {"release": "toy", "step": "step1", "submission": f"s{number}", "dagster_run": "r", "task": "double"}
     values |= {"exception": "E", "message": "m", "log": "", "action": "ignore", "policy": "p"} | changes
     return Case(data_id={"detector": number}, **values)
+
+
+def test_failures_that_differ_by_numbers_are_one_line_and_of_many_causes_the_rarest_are_counted():
+    stars = [failure(number, f"{number} stars are too few") for number in range(3_000)]
+    others = [failure(number, f"trouble {chr(ord('a') + number)}") for number in range(25)]
+
+    first, *lines, last = rescue.cause_lines([*others, *stars])
+
+    assert first == "  3000 × double: E: 0 stars are too few; such as detector=0, log none"
+    assert len(lines) == 19
+    assert last == "  6 of 6 more causes: see --show"
+
+
+def failure(number: int, message: str) -> QuantumFailure:
+    return QuantumFailure(task="double", data_id={"detector": number}, exception="E", message=message, log="")
 
 
 @pytest.mark.parametrize("brackets", ["[/cephfs/notes/42]", "[ticket 12]", "[red]"])
