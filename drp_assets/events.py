@@ -122,7 +122,7 @@ def _latest_materialization(
 
 @contextmanager
 def one_line_failures() -> Iterator[None]:
-    """Let an operator's error, or a full disk, end the run with one line; it is retried only where that can help."""
+    """Let an operator's error, or a full disk, end the run with one line, and say whether trying again can help."""
     try:
         yield
     except OperatorError as error:

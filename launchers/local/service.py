@@ -37,6 +37,7 @@ from launchers.local.driver import end_groups, job_log, job_script
 from launchers.local.jobs import Job, JobState, Plan
 from launchers.local.store import JobStore
 from launchers.local.workflow import LocalWorkflow
+from launchers.oneline import in_one_line
 from launchers.processes import ProcessIdentity, start_detached
 
 _STARTING_S = 15.0
@@ -58,6 +59,7 @@ class LocalService(BaseWmsService):
             "finalJob": {"requestCpus": 1, "requestMemory": 2048},
         }
 
+    @in_one_line
     def prepare(
         self, config: BpsConfig, generic_workflow: GenericWorkflow, out_prefix: str | None = None
     ) -> LocalWorkflow:
@@ -68,6 +70,7 @@ class LocalService(BaseWmsService):
         workflow.write(folder)
         return workflow
 
+    @in_one_line
     def submit(self, workflow: LocalWorkflow, **kwargs: Any) -> LocalWorkflow:
         """Start the driver and come back at once."""
         submit_path = Path(workflow.submit_path)
@@ -77,6 +80,7 @@ class LocalService(BaseWmsService):
         workflow.run_id = str(submit_path)
         return workflow
 
+    @in_one_line
     def resume(self, wms_workflow_id: str) -> bool:
         """Start the driver again where it died; False when it lives or has nothing left to do."""
         store = JobStore(Path(wms_workflow_id))
@@ -85,6 +89,7 @@ class LocalService(BaseWmsService):
         _start_driver(store.submit_path)
         return True
 
+    @in_one_line
     def restart(self, wms_workflow_id: str) -> tuple[str | None, str | None, str]:
         """Do again what did not succeed, and the final job; jobs that still run are taken over."""
         store = JobStore(Path(wms_workflow_id).absolute())
@@ -104,6 +109,7 @@ class LocalService(BaseWmsService):
         _start_driver(store.submit_path)
         return str(store.submit_path), store.read_facts()["name"], ""
 
+    @in_one_line
     def list_submitted_jobs(
         self,
         wms_id: str | None = None,
@@ -117,6 +123,7 @@ class LocalService(BaseWmsService):
             return [str(store.submit_path) for store in _stores(wms_id)]
         return [str(store.submit_path) for store in _stores(None) if not _is_over(store)]
 
+    @in_one_line
     def report(
         self,
         wms_workflow_id: str | None = None,
@@ -137,6 +144,7 @@ class LocalService(BaseWmsService):
         message = "" if reports or wms_workflow_id is None else f"no workflow was submitted from {wms_workflow_id}"
         return reports, message
 
+    @in_one_line
     def get_status(self, wms_workflow_id: str, hist: float = 1, is_global: bool = False) -> tuple[WmsStates, str]:
         """Tell a workflow's state."""
         for store in _stores(wms_workflow_id):
@@ -145,6 +153,7 @@ class LocalService(BaseWmsService):
             return state, _held_message(store) if state is WmsStates.HELD else ""
         return WmsStates.UNKNOWN, f"no workflow was submitted from {wms_workflow_id}"
 
+    @in_one_line
     def cancel(self, wms_id: str, pass_thru: str | None = None) -> tuple[bool, str]:
         """End a workflow and every process of its jobs, whether its driver lives or not."""
         store = JobStore(Path(wms_id))
@@ -163,6 +172,7 @@ class LocalService(BaseWmsService):
             store.write_jobs(Plan(store.read_jobs()).cancel(), {"ended_at": time.time()})
         return True, ""
 
+    @in_one_line
     def job_ends(self, wms_workflow_id: str, quanta: Collection[uuid.UUID]) -> dict[uuid.UUID, JobEnd]:
         """Tell how the jobs ended that some quanta were in, as far as they did not succeed."""
         store = JobStore(Path(wms_workflow_id).absolute())

@@ -17,7 +17,7 @@ submits a job anew where it may be tried again, and gives up the descendants of 
 Belongs here: `jobs` says what a job is and `plan` what may run, `ends` what an end means, `queue` reads what Slurm
 says, `commands` runs its commands, `arrays` cuts and names arrays, `store` remembers a workflow and `registry` which
 there are, `workflow` writes down what BPS asked for, `checks` says what a cluster can't do, `conductor` makes one
-workflow go on, `dispatcher` is the process that conducts, `report` says how a workflow stands, `oneline` shows trouble,
-and `service` answers ``bps``.
+workflow go on, `dispatcher` is the process that conducts, `report` says how a workflow stands, and `service` answers
+``bps``.
 Doesn't: anything about releases, steps or Dagster. Nothing is imported here, so that the dispatcher starts in no time.
 """

@@ -20,11 +20,11 @@ from typing import Any
 from lsst.ctrl.bps import BaseWmsService, BpsConfig, GenericWorkflow, WmsRunReport, WmsStates
 
 from launchers.job_ends import JobEnd
+from launchers.oneline import in_one_line
 from launchers.slurm.checks import check_requests, largest_memory, unknown_limits
 from launchers.slurm.commands import Slurm, user_name
 from launchers.slurm.conductor import Conductor
 from launchers.slurm.dispatcher import COMMENT, dispatcher_options, dispatchers, waiting_dispatchers
-from launchers.slurm.oneline import in_one_line
 from launchers.slurm.plan import Plan
 from launchers.slurm.queue import Queue
 from launchers.slurm.registry import note, noted, passing_over
